@@ -1,0 +1,5 @@
+"""Run the command line with `python -m whit`."""
+
+from whit.cli.app import main
+
+main()

@@ -1,0 +1,238 @@
+"""`whit run` and `whit compare`: train, measure, and keep what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whit.cli.guard import guarded, show_json
+from whit.cli.progress import shown_progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from whit.comparison import Comparison
+    from whit.core.task import Task
+
+SAVED_INPUTS = 8
+OUT_HELP = "Folder of runs and results; finished, unchanged runs in it are reused."
+
+TaskText = Annotated[str, typer.Argument(metavar="TASK", help="A task, or my_file.py:task.")]
+First = Annotated[int, typer.Option("--seed", help="First seed.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
+Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+BatchSize = Annotated[int | None, typer.Option(help="Samples per step.")]
+Optimizer = Annotated[str | None, typer.Option(help="adamw, adam or sgd.")]
+Limits = Annotated[str, typer.Option(help="Limits, like 'stored_bytes <= 60 kB'.")]
+Model = Annotated[str | None, typer.Option(help="The task's control model, like conv4.")]
+Width = Annotated[float | None, typer.Option(help="Multiplies the control model's sizes.")]
+Out = Annotated[Path, typer.Option(help=OUT_HELP)]
+Again = Annotated[bool, typer.Option("--again", help="Repeat finished runs too.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@guarded
+def run(  # noqa: PLR0913 - one parameter per option of the command
+    task: TaskText,
+    spec: Annotated[str, typer.Argument(help="Technique, like 'binarized_network()'.")] = "plain()",
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
+    seed: First = 0,
+    epochs: Epochs = None,
+    learning_rate: Rate = None,
+    batch_size: BatchSize = None,
+    optimizer: Optimizer = None,
+    budget: Limits = "",
+    model: Model = None,
+    width: Width = None,
+    out: Out = Path("whit-runs"),
+    again: Again = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one technique on a task and print its scorecard."""
+    changes = _changes(epochs, learning_rate, batch_size, optimizer)
+    table = _carried_out(
+        task,
+        [spec],
+        _seeds(seeds, seed),
+        changes,
+        budget,
+        (model, width),
+        out,
+        again,
+        control=False,
+    )
+    if as_json:
+        show_json(table.as_dict()["rows"][0] | {"runs": [r.row for r in table.rows[0].runs]})
+        return
+    from whit.reporting.table import card_view, comparison_view
+
+    console = _console()
+    row = table.rows[0]
+    if len(row.runs) == 1:
+        console.print(f"[bold]{table.task}[/bold]: {row.label}", highlight=False)
+        console.print(card_view(row.best.columns))
+    else:
+        console.print(comparison_view(table, control=False))
+    for sentence in table.budget.violations({**row.means, "reasons": row.reasons}):
+        console.print(f"Budget: {sentence}", style="yellow", highlight=False)
+    for finished in row.runs:
+        state = "reused" if finished.reused else "saved"
+        print(f"seed {finished.planned.seed} {state}: {finished.planned.folder}")
+
+
+@guarded
+def compare(  # noqa: PLR0913 - one parameter per option of the command
+    task: TaskText,
+    specs: Annotated[
+        list[str] | None, typer.Argument(help="Techniques; a good selection by default.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 3,
+    seed: First = 0,
+    epochs: Epochs = None,
+    learning_rate: Rate = None,
+    batch_size: BatchSize = None,
+    optimizer: Optimizer = None,
+    budget: Limits = "",
+    model: Model = None,
+    width: Width = None,
+    out: Out = Path("whit-runs"),
+    save_to: Annotated[Path, typer.Option(help="Folder for the recommended model.")] = Path("."),
+    again: Again = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare techniques with the plain control; write the recommended model as <task>.whit."""
+    changes = _changes(epochs, learning_rate, batch_size, optimizer)
+    _check_writable(save_to)
+    table = _carried_out(
+        task, specs, _seeds(seeds, seed), changes, budget, (model, width), out, again, control=True
+    )
+    saved = _save_recommended(table, save_to)
+    if as_json:
+        show_json({**table.as_dict(), "files": saved})
+        return
+    from whit.reporting.table import comparison_view
+
+    console = _console()
+    console.print(comparison_view(table))
+    print(f"Results: {Path(table.out) / 'results.jsonl'}")
+    if saved:
+        print(f"Saved:   {' and '.join(saved)}. Try: whit predict {' '.join(saved)}")
+    else:
+        print("Nothing was saved: the recommended model has no packed file (see the notes above).")
+
+
+def _carried_out(  # noqa: PLR0913
+    task: str,
+    specs: list[str] | None,
+    seeds: list[int],
+    changes: dict[str, object],
+    limits: str,
+    control_model: tuple[str | None, float | None],
+    out: Path,
+    again: bool,
+    *,
+    control: bool,
+) -> Comparison:
+    # All that can be wrong is checked before the first training.
+    from whit.comparison import DEFAULT, distinct, run_entries
+    from whit.core.budget import Budget
+    from whit.core.technique import PLAIN
+    from whit.spec_strings import parse_entry
+
+    budget = Budget(limits)
+    made = _task(task, *control_model)
+    entries = [parse_entry(text) for text in (specs or DEFAULT)]
+    if control:
+        entries = distinct([parse_entry(PLAIN), *entries])
+    _check_writable(out)
+    with shown_progress() as progress:
+        return run_entries(
+            entries,
+            made,
+            seeds,
+            settings=changes,
+            budget=budget,
+            out=out,
+            progress=progress,
+            again=again,
+            control=control,
+        )
+
+
+def _task(text: str, model: str | None, width: float | None) -> Task:
+    from whit.grammar import Call, parse_call
+    from whit.spec_strings import task
+
+    call = parse_call(text)
+    options = {"model": model, "width": width}
+    given = {name: value for name, value in options.items() if value is not None}
+    return task(str(Call(call.name, {**call.options, **given}, call.reference)))
+
+
+def _changes(
+    epochs: int | None, learning_rate: float | None, batch_size: int | None, optimizer: str | None
+) -> dict[str, object]:
+    from whit.core.settings import Settings
+
+    given = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+    }
+    changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    Settings().changed(**changes)
+    return changes
+
+
+def _seeds(count: int, first: int) -> list[int]:
+    from whit.runs import seed_list
+
+    return seed_list([first + number for number in seed_list(count)])
+
+
+def _console() -> Console:
+    """Return a console as wide as the table where nobody's window limits it."""
+    from rich.console import Console
+
+    from whit.reporting.table import WIDTH
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def _check_writable(folder: Path) -> None:
+    from whit.errors import WhitError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".whit-writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise WhitError(
+            f"The folder '{folder}' cannot be written ({error.strerror}). Choose another with "
+            "--out or "
+            "--save-to."
+        ) from None
+
+
+def _save_recommended(table: Comparison, folder: Path) -> list[str]:
+    """Copy the best seed's packed file and write a few raw validation inputs beside it."""
+    import numpy as np
+
+    from whit.grammar import parse_call
+    from whit.spec_strings import task
+
+    best = table.recommend()[0].best
+    if best.packed_path is None:
+        return []
+    name = parse_call(table.task).name
+    packed, inputs = folder / f"{name}.whit", folder / f"{name}-inputs.npy"
+    packed.write_bytes(best.packed_path.read_bytes())
+    technique = best.planned.entry.technique
+    data: Any = technique.prepare_data(task(table.task).load().sealed())
+    np.save(inputs, data.valid.inputs[0][:SAVED_INPUTS].numpy())
+    return [str(packed), str(inputs)]

@@ -1,0 +1,1 @@
+"""The one procedure, and the values that describe it."""

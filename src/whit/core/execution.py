@@ -1,0 +1,197 @@
+"""The one standard procedure: seal the test split, run the slots, measure the model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from whit.core.budget import Budget
+from whit.core.data import Data, SealedSplit, Split
+from whit.core.device import Device
+from whit.core.fit import predict
+from whit.core.result import Result
+from whit.core.run import Ledger, Run, ShowProgress, mixed_seed
+from whit.core.settings import Settings
+from whit.core.task import Task
+from whit.core.technique import Technique
+from whit.errors import SettingsError, TaskError
+from whit.measure.meter import Meter
+from whit.measure.provenance import provenance
+from whit.measure.scorecard import Subject, measure
+
+
+def execute(
+    task: Task,
+    technique: Technique | None = None,
+    settings: Settings | None = None,
+    *,
+    budget: Budget | None = None,
+    seed: int = 0,
+    device: Device | None = None,
+    out: str | Path | None = None,
+    progress: ShowProgress | None = None,
+) -> Result:
+    """Run the one standard procedure with a technique's slots plugged in, and measure the model.
+
+    Args:
+        task: data, control model, loss and metric.
+        technique: the sum of techniques; plain training by default.
+        settings: the task's own by default.
+        budget: limits for searches and recommendations.
+        seed: >= 0; the same seed gives the same weights on the same machine type and thread count.
+        device: this process; from torchrun's environment by default.
+        out: folder for checkpoints and the result; a killed run goes on when it is repeated.
+        progress: called after every epoch.
+
+    Returns:
+        The model with its scorecard (None on other ranks than 0: only rank 0 measures and writes).
+    """
+    technique = technique or Technique()
+    device = device or Device.from_environment()
+    trained = train(
+        task,
+        technique,
+        settings,
+        budget=budget,
+        seed=seed,
+        device=device,
+        out=out,
+        progress=progress,
+    )
+    result = Result(
+        trained.model,
+        None,
+        technique.spec,
+        provenance(),
+        task.name,
+        seed,
+        trained.run.settings,
+        trained.choices,
+    )
+    if device.writes:
+        result = _measured(result, trained)
+        if trained.folder is not None:
+            result.save(trained.folder)
+    if trained.folder is not None:
+        for checkpoint in trained.folder.glob("checkpoint-*.pt"):
+            checkpoint.unlink(missing_ok=True)
+    return result
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` leaves to be measured: the finished model and its run."""
+
+    model: nn.Module
+    run: Run
+    test: Split
+    choices: dict[str, object] | None
+    folder: Path | None
+
+
+def train(
+    task: Task,
+    technique: Technique,
+    settings: Settings | None = None,
+    *,
+    budget: Budget | None = None,
+    seed: int = 0,
+    device: Device | None = None,
+    out: str | Path | None = None,
+    progress: ShowProgress | None = None,
+) -> Trained:
+    """Do all of `execute` but the measuring; the arguments are the same.
+
+    The test split is taken aside before the first slot runs and is not read here.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise SettingsError(f"The seed was given as {seed!r}; expected a whole number, 0 or more.")
+    settings = settings or task.settings
+    device = device or Device.from_environment()
+    folder = None if out is None else _own_folder(Path(out), device)
+    true_data = task.load()
+    identity = _identity(task, technique, settings, seed, true_data)
+    ledger = Ledger(seed, identity, folder, progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mixed_seed(seed, device.rank, 0))
+        data = technique.prepare_data(true_data.sealed())
+        run = Run(
+            task,
+            technique,
+            settings,
+            data,
+            device,
+            meter=Meter(),
+            budget=budget or Budget(),
+            ledger=ledger,
+        )
+        model = technique.train(run)
+        if not isinstance(model, nn.Module):
+            raise TaskError(
+                f"The procedure of '{technique.spec}' returned {type(model).__name__}, expected the "
+                "trained module."
+            )
+        choices = ledger.choices.get(model)
+        model = technique.finish_model(model, data).eval()
+    if not isinstance(true_data.test, Split) or not isinstance(data.test, SealedSplit):
+        raise TaskError(
+            f"Task '{task.name}' or the technique '{technique.spec}' changed the test split itself. Let "
+            "prepare_data use data.map or data.map_splits, which treat the sealed split too."
+        )
+    return Trained(model, run, data.test.opened(true_data.test), choices, folder)
+
+
+def _measured(result: Result, trained: Trained) -> Result:
+    run, task, data = trained.run, trained.run.task, trained.run.data
+    example = data.train.batch(torch.arange(min(64, len(data.train)))).inputs
+    subject = Subject(
+        predict=lambda model, split: predict(model, split, task, run.device.torch),
+        valid=data.valid,
+        test=trained.test,
+        metric=task.metric,
+        metric_name=task.metric_name,
+        example=example,
+        labels=data.class_names,
+        input_range=data.input_range,
+        info={"task": task.name, "spec": result.spec, "seed": result.seed},
+    )
+    charge = replace(run.meter.charge(), exchanged_bytes=run.device.exchanged_bytes)
+    measured = measure(result.model, subject, charge)
+    return replace(
+        result,
+        scorecard=measured.scorecard,
+        packed=measured.packed,
+        test_correct=measured.test_correct,
+    )
+
+
+def _own_folder(folder: Path, device: Device) -> Path:
+    """Make and return the folder of this rank; each rank checkpoints its own part."""
+    own = folder if device.world == 1 or device.writes else folder / f"rank-{device.rank}"
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        probe = own / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"The folder '{folder}' cannot be written ({error.strerror}). Choose another with --out."
+        ) from None
+    return own
+
+
+def _identity(task: Task, technique: Technique, settings: Settings, seed: int, data: Data) -> str:
+    """Name what a checkpoint belongs to, so that one of another run is never resumed."""
+    parts: Mapping[str, object] = {
+        "task": task.name,
+        "data": data.checksum(),
+        "spec": technique.spec,
+        "settings": sorted(settings.as_dict().items()),
+        "seed": seed,
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,319 @@
+"""The one training loop.
+
+Data that fits in memory lives in tensors, a batch is an index selection, augmentation is batched tensor
+code, convolutions on the CPU run channels-last, and the optimisers are fused. Every epoch can be saved,
+and a run that was killed goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whit.core.data import Augment, Batch, Split
+from whit.core.hook import Hook, Plan
+from whit.core.settings import Settings
+from whit.core.task import Task
+from whit.core.technique import HookFactory
+from whit.errors import SettingsError, TaskError
+from whit.measure.meter import Meter, forward_macs
+from whit.parts.schedules import LEARNING_RATES
+
+SMALL_STEP_MACS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one call of `fit` is.
+
+    Attributes:
+        fit: number of this call within the run, from 0.
+        epoch: finished epochs.
+        epochs: all epochs of this call.
+        loss: mean training loss of the last epoch.
+    """
+
+    fit: int
+    epoch: int
+    epochs: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What surrounds one call of `fit`.
+
+    Attributes:
+        task: gives loss and output axes.
+        device: where to compute.
+        meter: is charged.
+        seed: of the order of samples, the augmentation and the hooks' generator.
+        number: of this call within the run.
+        checkpoint: file to save to and resume from, or None.
+        identity: a checkpoint of another identity is ignored.
+        progress: called after every epoch, or None.
+    """
+
+    task: Task
+    device: torch.device
+    meter: Meter
+    seed: int = 0
+    number: int = 0
+    checkpoint: Path | None = None
+    identity: str = ""
+    progress: Callable[[Progress], None] | None = None
+
+
+def fit(
+    model: nn.Module,
+    split: Split,
+    settings: Settings,
+    hooks: Sequence[HookFactory],
+    surroundings: Surroundings,
+    augment: Augment | None = None,
+    sample_weights: Tensor | None = None,
+) -> nn.Module:
+    """Train a model in place and return it, in evaluation mode.
+
+    Args:
+        model: any module; its parameters that require gradients are trained.
+        split: samples to learn from.
+        settings: epochs, batch size, optimiser and schedule.
+        hooks: factories, called once with the model and the plan.
+        surroundings: task, device, meter, seed, checkpoint.
+        augment: batched code for the first input of each batch, or None.
+        sample_weights: non-negative [samples]; samples are then drawn with replacement, in proportion.
+
+    Raises:
+        TaskError: nothing to train, or an output of the wrong shape.
+        SettingsError: the loss became infinite or not a number.
+    """
+    training = _Training(model, split, settings, hooks, surroundings)
+    training.augment = augment
+    training.sample_weights = _checked_weights(sample_weights, len(split))
+    with surroundings.meter.training(model), training.suitable_threads():
+        training.resume()
+        while training.epoch < settings.epochs:
+            training.run_epoch()
+            training.save()
+    return model.eval()
+
+
+class _Training:
+    """State of one call of `fit`: everything that a checkpoint must hold hangs here."""
+
+    augment: Augment | None = None
+    sample_weights: Tensor | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        settings: Settings,
+        hooks: Sequence[HookFactory],
+        surroundings: Surroundings,
+    ) -> None:
+        self.around = surroundings
+        self.settings = settings
+        self.model = model.to(surroundings.device)
+        self.channels_last = any(isinstance(m, nn.Conv2d) for m in model.modules())
+        if self.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.split = split.to(surroundings.device)
+        self.epoch = 0
+        self.batch_size = min(settings.batch_size, len(split))
+        # A last, smaller batch would upset batch norm; the order changes, so no sample is left out for long.
+        self.steps_per_epoch = len(split) // self.batch_size
+        self.optimizer = make_optimizer(model, settings)
+        self.generator = torch.Generator().manual_seed(surroundings.seed)
+        hook_generator = torch.Generator().manual_seed(surroundings.seed + 1)
+        plan = Plan(
+            self.steps_per_epoch * settings.epochs,
+            self.steps_per_epoch,
+            self.optimizer,
+            surroundings.device,
+            hook_generator,
+        )
+        self.plan = plan
+        self.hooks: list[Hook] = [make(model, plan) for make in hooks]
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", settings.learning_rate)
+        self.rate = LEARNING_RATES[settings.schedule]
+
+    @contextmanager
+    def suitable_threads(self) -> Iterator[None]:
+        """Use one thread for small steps: a second costs more in waiting than it brings."""
+        threads = torch.get_num_threads()
+        sample = self.split.batch(torch.arange(1, device=self.around.device))
+        step_macs = forward_macs(self.model, *sample.inputs) * self.batch_size
+        if step_macs < SMALL_STEP_MACS:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    def run_epoch(self) -> None:
+        self.model.train()
+        total = torch.zeros((), device=self.around.device)
+        order = self._order().to(self.around.device)
+        for step in range(self.steps_per_epoch):
+            self._set_rate((self.epoch * self.steps_per_epoch + step) / self.plan.total_steps)
+            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+            total += self._step(self._augmented(self.split.batch(index)))
+        for hook in self.hooks:
+            hook.after_epoch()
+        self.epoch += 1
+        mean_loss = float(total) / self.steps_per_epoch
+        if not torch.isfinite(torch.tensor(mean_loss)):
+            raise SettingsError(
+                f"Training diverged: the mean loss of epoch {self.epoch} is {mean_loss}. Use a smaller "
+                f"learning rate than {self.settings.learning_rate:g}."
+            )
+        if self.around.progress is not None:
+            self.around.progress(
+                Progress(self.around.number, self.epoch, self.settings.epochs, mean_loss)
+            )
+
+    def _order(self) -> Tensor:
+        if self.sample_weights is None:
+            return torch.randperm(len(self.split), generator=self.generator)
+        return torch.multinomial(
+            self.sample_weights, len(self.split), replacement=True, generator=self.generator
+        )
+
+    def _augmented(self, batch: Batch) -> Batch:
+        first = batch.inputs[0]
+        if self.augment is not None:
+            first = self.augment(first, self.generator)
+        if self.channels_last and first.dim() == 4:
+            first = first.contiguous(memory_format=torch.channels_last)
+        return Batch((first, *batch.inputs[1:]), batch.target, batch.index)
+
+    def _step(self, batch: Batch) -> Tensor:
+        output = self.model(*batch.inputs)
+        if self.epoch == 0:
+            self.around.task.check_output(output, len(batch.target))
+        loss = self.around.task.mean_loss(output, batch.target)
+        for hook in self.hooks:
+            loss = hook.loss(loss, output, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for hook in self.hooks:
+            hook.before_step()
+        self.optimizer.step()
+        for hook in self.hooks:
+            hook.after_step()
+        return loss.detach()
+
+    def _set_rate(self, t: float) -> None:
+        factor = self.rate(t)
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+
+    def save(self) -> None:
+        """Write the state after an epoch, atomically."""
+        path = self.around.checkpoint
+        if path is None:
+            return
+        state: dict[str, Any] = {
+            "identity": self.around.identity,
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "hooks": [hook.state_dict() for hook in self.hooks],
+            "generators": [self.generator.get_state(), self.plan.generator.get_state()],
+            "random": torch.get_rng_state(),
+            "meter": self.around.meter.state_dict(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".partial-{os.getpid()}")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one of the same run."""
+        path = self.around.checkpoint
+        if path is None or not path.exists():
+            return
+        try:
+            state = torch.load(path, weights_only=True, map_location=self.around.device)
+        except Exception:  # noqa: BLE001 - whatever a torn file raises, the epoch before it is repeated
+            return
+        if state.get("identity") != self.around.identity:
+            return
+        self.epoch = state["epoch"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for hook, saved in zip(self.hooks, state["hooks"], strict=True):
+            hook.load_state_dict(saved)
+        self.generator.set_state(state["generators"][0].cpu())
+        self.plan.generator.set_state(state["generators"][1].cpu())
+        torch.set_rng_state(state["random"].cpu())
+        self.around.meter.load_state_dict(state["meter"])
+
+
+def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Return the fused optimiser of the settings; vectors (biases, norms) are not decayed.
+
+    Raises:
+        TaskError: the model has no parameter that requires a gradient.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise TaskError(
+            "The model has no trainable parameter. Give a model with weights, or unfreeze some."
+        )
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    rate = settings.learning_rate
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=rate, fused=True)
+
+
+def _checked_weights(weights: Tensor | None, samples: int) -> Tensor | None:
+    if weights is None:
+        return None
+    if (
+        weights.shape != (samples,)
+        or not bool((weights >= 0).all())
+        or not float(weights.sum()) > 0
+    ):
+        raise TaskError(
+            f"sample_weights has shape {list(weights.shape)}; expected [{samples}], one weight a "
+            "training sample, none negative, not all zero."
+        )
+    return weights.detach().cpu().double()
+
+
+def predict(model: nn.Module, split: Split, task: Task, device: torch.device) -> Tensor:
+    """Return one output per sample, in evaluation mode, on the CPU.
+
+    Shapes: -> [samples, *output_axes]; leading axes (members, exits) are combined by the task.
+    """
+    training = {m: m.training for m in model.modules()}
+    model.eval()
+    split = split.to(device)
+    outputs = []
+    try:
+        with torch.no_grad():
+            for index in torch.arange(len(split), device=device).split(1000):
+                output = model(*split.batch(index).inputs)
+                task.check_output(output, len(index))
+                outputs.append(task.combined_output(output).cpu())
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return torch.cat(outputs)

@@ -1,0 +1,111 @@
+"""What a run leaves: the model, its scorecard, and how it came about."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from whit.core.settings import Settings
+from whit.errors import WhitError
+
+if TYPE_CHECKING:
+    from whit.measure.scorecard import Scorecard
+    from whit.packing.packer import Packed
+
+RESULT_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained model with its measurements.
+
+    Attributes:
+        model: trained and finished, in evaluation mode.
+        scorecard: all measured numbers; None on ranks other than 0.
+        spec: of the technique.
+        provenance: versions, machine, commit, time.
+        task: the reference that makes the task again.
+        seed: of the run.
+        settings: of the run.
+        choices: keywords with which the model was built; None when the procedure composed it.
+        packed: the packed file, or None when the scorecard says why not.
+        test_correct: uint8 [test samples], 1 where the class is right; None for other metrics.
+    """
+
+    model: nn.Module
+    scorecard: Scorecard | None
+    spec: str
+    provenance: dict[str, Any]
+    task: str
+    seed: int
+    settings: Settings
+    choices: dict[str, object] | None = None
+    packed: Packed | None = None
+    test_correct: np.ndarray[Any, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row of this run: flat numbers, spec, task, seed, settings, provenance."""
+        return {
+            "result_schema": RESULT_SCHEMA,
+            "task": self.task,
+            "spec": self.spec,
+            "seed": self.seed,
+            "settings": self.settings.as_dict(),
+            "choices": self.choices,
+            "scorecard": None if self.scorecard is None else self.scorecard.as_dict(),
+            "provenance": self.provenance,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write the result: `model.safetensors`, `model.whit`, `result.json`; nothing is pickled.
+
+        `result.json` is written last, so a folder that has one is complete.
+
+        Raises:
+            WhitError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            state = self.model.state_dict()
+            tensors = {name: _own_copy(t) for name, t in state.items()}
+            _replace(folder / "model.safetensors", lambda path: save_file(tensors, path))
+            if self.packed is not None:
+                self.packed.save(folder / "model.whit")
+            if self.test_correct is not None:
+                correct = self.test_correct
+                _replace(folder / "test_correct.npy", lambda path: _save_array(path, correct))
+            row = self.as_dict()
+            row["shapes"] = {name: list(t.shape) for name, t in tensors.items()}
+            text = json.dumps(row, indent=1)
+            _replace(folder / "result.json", lambda path: path.write_text(text))
+        except OSError as error:
+            raise WhitError(
+                f"The result could not be written to '{folder}' ({error.strerror}). Choose a folder "
+                "that can be written."
+            ) from None
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    # Tied weights share memory, which the file format refuses; channels-last strides would be lost.
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _save_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write beside the file, then rename: a reader never sees half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    write(partial)
+    os.replace(partial, path)

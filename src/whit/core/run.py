@@ -1,0 +1,166 @@
+"""A run, as a procedure sees it: the four verbs `build`, `fit`, `evaluate` and `plain`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from whit.core.budget import Budget
+from whit.core.data import Data, Split
+from whit.core.device import Device
+from whit.core.fit import Progress, Surroundings, fit, predict
+from whit.core.settings import Settings
+from whit.core.task import Task
+from whit.core.technique import HookFactory, Technique
+from whit.errors import TestDataSealed
+from whit.measure.meter import Meter
+
+ShowProgress = Callable[[Progress], None]
+
+
+@dataclass
+class Ledger:
+    """What a run and its `plain()` view share: the charge, the count of fits, where to save."""
+
+    seed: int
+    identity: str
+    folder: Path | None
+    progress: ShowProgress | None
+    fits: int = 0
+    choices: WeakKeyDictionary[nn.Module, dict[str, object]] = field(
+        default_factory=WeakKeyDictionary
+    )
+
+    def checkpoint(self) -> Path | None:
+        return None if self.folder is None else self.folder / f"checkpoint-{self.fits}.pt"
+
+
+class Run:
+    """What a procedure (the slot `train`) may use: `build`, `fit`, `evaluate` and `plain`.
+
+    Attributes:
+        task: what is learnt.
+        technique: whose slots `build` and `fit` apply.
+        settings: of every `fit` that is not told otherwise.
+        data: prepared by the technique, its test split sealed.
+        device: where to compute, and the other processes.
+        meter: is charged for all training.
+        budget: limits of the user, for searches.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        technique: Technique,
+        settings: Settings,
+        data: Data,
+        device: Device,
+        *,
+        meter: Meter,
+        budget: Budget,
+        ledger: Ledger,
+    ) -> None:
+        """Gather the parts; called by `execute`."""
+        self.task = task
+        self.technique = technique
+        self.settings = settings
+        self.data = data
+        self.device = device
+        self.meter = meter
+        self.budget = budget
+        self._ledger = ledger
+
+    def build(self, **choices: object) -> nn.Module:
+        """Return a new, prepared model.
+
+        Args:
+            choices: keywords of the task's `build`, such as `width=0.5`.
+
+        Raises:
+            TaskError: a choice that the task does not know.
+        """
+        model = self.technique.prepare_model(self.task.build_model(self.data, choices), self.data)
+        self._ledger.choices[model] = choices
+        return model
+
+    def fit(
+        self,
+        model: nn.Module,
+        *,
+        data: Split | None = None,
+        sample_weights: Tensor | None = None,
+        settings: Settings | None = None,
+        hooks: Sequence[HookFactory] = (),
+        epochs: int | None = None,
+    ) -> nn.Module:
+        """Train a model in place and return it: the one loop, charged to the meter.
+
+        Args:
+            model: from `build`, or any module that fits the task.
+            data: other samples than the training split.
+            sample_weights: non-negative [samples]; samples are drawn in proportion to them.
+            settings: other settings than the run's.
+            hooks: factories to add after those of the technique.
+            epochs: other number than the settings say.
+        """
+        settings = settings or self.settings
+        if epochs is not None:
+            settings = settings.changed(epochs=epochs)
+        ledger = self._ledger
+        surroundings = Surroundings(
+            task=self.task,
+            device=self.device.torch,
+            meter=self.meter,
+            seed=mixed_seed(ledger.seed, self.device.rank, ledger.fits),
+            number=ledger.fits,
+            checkpoint=ledger.checkpoint(),
+            identity=ledger.identity,
+            progress=ledger.progress,
+        )
+        ledger.fits += 1
+        return fit(
+            model,
+            data or self.data.train,
+            settings,
+            (*self.technique.hooks, *hooks),
+            surroundings,
+            augment=self.data.augment,
+            sample_weights=sample_weights,
+        )
+
+    def evaluate(self, model: nn.Module, split: str = "valid") -> float:
+        """Return the task's metric on "train" or "valid"; "test" is sealed.
+
+        Raises:
+            TestDataSealed: the split is "test".
+        """
+        if split not in ("train", "valid"):
+            raise TestDataSealed(
+                f"A procedure asked to evaluate on '{split}'. Only 'valid' and 'train' can be used while "
+                "training; the test split is read once, by the final measurement."
+            )
+        chosen = self.data.train if split == "train" else self.data.valid
+        return self.task.metric(predict(model, chosen, self.task, self.device.torch), chosen.target)
+
+    def plain(self) -> Run:
+        """Return the run with an empty technique and the same meter: for teachers and controls."""
+        return Run(
+            self.task,
+            Technique(),
+            self.settings,
+            self.data,
+            self.device,
+            meter=self.meter,
+            budget=self.budget,
+            ledger=self._ledger,
+        )
+
+
+def mixed_seed(*numbers: int) -> int:
+    """Return one seed from several numbers, unrelated for neighbouring ones."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:6], "big")

@@ -1,0 +1,23 @@
+"""Names of the scorecard's numeric columns, for budgets and tables; standard library only."""
+
+from __future__ import annotations
+
+NUMERIC_COLUMNS = (
+    "params",
+    "nonzero_params",
+    "weight_bytes",
+    "stored_bytes",
+    "macs",
+    "activation_peak_bytes",
+    "flops_per_byte",
+    "energy_nj",
+    "energy_compute_nj",
+    "energy_memory_nj",
+    "latency_ms",
+    "latency_iqr_ms",
+    "packed_agreement",
+    "train_macs",
+    "train_seconds",
+    "train_peak_bytes",
+    "exchanged_bytes",
+)

@@ -1,0 +1,90 @@
+"""What one inference of a packed program costs, from the operators that are really in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from whit.measure.energy import Energy, compute_energy, memory_energy
+
+if TYPE_CHECKING:
+    from whit.runtime.costs import OperatorCost
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one inference of one sample.
+
+    Attributes:
+        macs_by_width: multiply-accumulates by (weight bits, activation bits), as "w1a32".
+        weight_bytes: stored bytes of all weights and other constants.
+        activation_bytes: written and read between operators, each number at its own width.
+        activation_peak_bytes: largest input and output of one operator together.
+        energy: modelled, compute and memory apart.
+    """
+
+    macs_by_width: dict[str, int]
+    weight_bytes: int
+    activation_bytes: int
+    activation_peak_bytes: int
+    energy: Energy
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates, whatever their width."""
+        return sum(self.macs_by_width.values())
+
+    @property
+    def flops_per_byte(self) -> float:
+        """Two operations per multiply-accumulate, over bytes of weights and activations moved."""
+        return 2 * self.macs / max(1, self.weight_bytes + self.activation_bytes)
+
+
+def width_name(weight_bits: int, activation_bits: int) -> str:
+    """Return the short name of a kind of multiply-accumulate, such as "w1a32"."""
+    return f"w{weight_bits}a{activation_bits}"
+
+
+def cost_of(operators: Iterable[OperatorCost]) -> Cost:
+    """Add up the cost of a program's operators.
+
+    Args:
+        operators: records of a loaded program, in order.
+    """
+    operators = list(operators)
+    peak = max((op.activation_bytes for op in operators), default=0)
+    weight_bytes = sum(op.stored_bytes for op in operators)
+    macs: dict[str, int] = {}
+    energy = Energy()
+    for op in operators:
+        energy += operator_energy(op, weight_bytes, peak)
+        if op.macs:
+            name = width_name(op.weight_bits, op.activation_bits)
+            macs[name] = macs.get(name, 0) + op.macs
+    moved = sum(op.activation_bytes for op in operators)
+    return Cost(dict(sorted(macs.items())), weight_bytes, moved, peak, energy)
+
+
+def operator_energy(
+    operator: OperatorCost, weight_footprint: int, activation_footprint: int
+) -> Energy:
+    """Return the modelled energy of one operator.
+
+    A ternary operator adds for its non-zero weights only; other zeros are counted as work, since
+    few machines skip them. Additions of biases and comparisons are left out: one per output, not
+    per weight.
+
+    Args:
+        operator: one record.
+        weight_footprint: bytes of all weights; they decide which memory is read.
+        activation_footprint: peak bytes of activations, likewise.
+    """
+    macs = operator.effective_macs if operator.weight_bits == 2 else operator.macs
+    energy = memory_energy(operator.stored_bytes, weight_footprint)
+    energy += memory_energy(operator.activation_bytes, activation_footprint)
+    if macs:
+        energy += compute_energy(
+            macs, operator.weight_bits, operator.activation_bits, operator.accumulation_length
+        )
+    return energy

@@ -1,0 +1,179 @@
+"""Where a number comes from: versions, machine, commit; and the identity of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whit import __version__
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_VERSIONS = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
+# What decides the weights and the numbers of every run; a change here makes old rows stale.
+_SHARED_SOURCES = ("core", "parts", "procedures", "packing", "runtime", "measure")
+_HEAD = re.compile(r"(?:(?P<reference>[^()+@'\"]+):\s*)?(?P<name>[^\W\d]\w*)\s*(?=[(+@]|\s*$)")
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, machine, threads, commit and time as plain values."""
+    return {
+        "whit": __version__,
+        "python": platform.python_version(),
+        "versions": {name: found for name in _VERSIONS if (found := _version(name))},
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        **git_state(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def cpu_model() -> str:
+    """Return the processor's name, "unknown" where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+@cache
+def git_state() -> dict[str, Any]:
+    """Return `commit` and `dirty` of the checkout that the package runs from, else None."""
+    top = _git("rev-parse", "--show-toplevel")
+    # An installed package may lie in a .venv inside somebody else's checkout: that commit says
+    # nothing.
+    if top is None or Path(top).resolve() / "src" / "whit" != _PACKAGE:
+        return {"commit": None, "dirty": None}
+    changes = _git("status", "--porcelain", "--", str(_PACKAGE))
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+    }
+
+
+def run_identity(
+    *,
+    spec: str,
+    task: str,
+    data_checksum: str,
+    settings: Mapping[str, object],
+    seed: int,
+    device: str = "cpu",
+) -> str:
+    """Return 16 hex digits that change whenever the run's result could.
+
+    Args:
+        spec: canonical spec of the technique.
+        task: reference of the task.
+        data_checksum: of the task's data.
+        settings: all training settings by name.
+        seed: of the run.
+        device: name of the torch device.
+    """
+    parts = {
+        "spec": spec,
+        "task": task,
+        "data": data_checksum,
+        "settings": dict(settings),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "sources": [*sources_of(spec, "methods"), *sources_of(task, "tasks")],
+        "whit": [__version__, _shared_digest()],
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sources_of(text: str, package: str) -> list[str]:
+    """Return digests of the source files that hold the factories named in a spec.
+
+    Args:
+        text: a spec of techniques or a task.
+        package: "methods" or "tasks", where bare names are looked up.
+    """
+    digests = []
+    for match in _HEAD.finditer(_without_brackets(text)):
+        for path in _files_of((match["reference"] or "").strip(), match["name"], package):
+            digests.append(f"{match['name']}:{_digest([path])}")
+    return digests
+
+
+def _without_brackets(text: str) -> str:
+    """Replace the options of every call by `()`: names inside them are no calls."""
+    kept, depth, quote, escaped = [], 0, "", False
+    for character in text.partition(" @ ")[0]:
+        if quote:
+            if not escaped and character == quote:
+                quote = ""
+            escaped = character == "\\" and not escaped
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+            kept.append("()" if depth == 0 else "")
+        elif depth == 0:
+            kept.append(character)
+    return "".join(kept)
+
+
+def _files_of(reference: str, name: str, package: str) -> list[Path]:
+    if reference.endswith(".py"):
+        return [path for path in [Path(reference).expanduser()] if path.exists()]
+    if reference:
+        file = getattr(sys.modules.get(reference), "__file__", None)
+        return [Path(file)] if file else []
+    found = sorted((_PACKAGE / package).rglob(f"{name}.py"))
+    return found or sorted((_PACKAGE / package).rglob("toys.py"))
+
+
+@cache
+def _shared_digest() -> str:
+    paths = [p for folder in _SHARED_SOURCES for p in sorted((_PACKAGE / folder).rglob("*.py"))]
+    return _digest(paths)
+
+
+def _digest(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_PACKAGE), *words], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,256 @@
+"""Binarized neural networks: weights and activations of +1 and -1.
+
+Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, "Binarized Neural Networks", 2016, arXiv 1602.02830.
+
+    weight      w_b = scale * b(w),  b(x) = +1 if x >= 0 else -1   (so b(0) = +1)
+    activation  a   = b(x),          da/dx = 1 where |x| <= window, else 0
+    latent      w  <- clip(w, -1, 1) after each step; its gradient is that of w_b
+
+A dot product of n such values is n - 2 popcount(w xor a); batch norm and sign fold into one integer
+threshold a channel when the network is packed.
+
+Shapes: any `nn.Linear` or `nn.Conv1d/2d/3d`; weights keep their shape.
+
+Deviations from the paper: see the card `binarized_network.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from whit.core.data import Data
+from whit.core.hook import Hook, Plan
+from whit.core.options import nearest, require
+from whit.core.technique import Technique, technique
+from whit.errors import NoEffect, SpecError
+from whit.parts.masks import find_masks, latent_weight
+from whit.parts.straight_through import Sign, straight_through_sign
+from whit.parts.surgery import bake, swap_modules, weighted_layers
+
+Scale = Literal["none", "layer", "channel"]
+Padding = Literal["minus_one", "plus_one", "zero"]
+SCALES = ("none", "layer", "channel")
+PADDINGS = {"minus_one": -1.0, "plus_one": 1.0}
+ACTIVATIONS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.Tanh,
+    nn.Sigmoid,
+)
+
+
+class BinaryWeight(nn.Module):
+    """Parametrisation w -> scale * b(w).
+
+    Args:
+        scale: "none" (+1 and -1), "layer" (mean |w| of the tensor), "channel" (mean |w| per output
+            channel, as in XNOR-Net).
+    """
+
+    def __init__(self, scale: Scale = "channel") -> None:
+        """Keep the kind of scale."""
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return binary weights; the gradient passes straight to the latent ones."""
+        signs = straight_through_sign(weight, math.inf)
+        if self.scale == "none":
+            return signs
+        if self.scale == "layer":
+            return signs * weight.abs().mean()
+        mean = weight.abs().flatten(1).mean(1)
+        return signs * mean.reshape(-1, *[1] * (weight.dim() - 1))
+
+
+def binarize(
+    model: nn.Module,
+    *,
+    weights: bool = True,
+    activations: bool = True,
+    scale: Scale = "channel",
+    window: float = 1.0,
+    padding: Padding = "minus_one",
+    skip: Sequence[str] = (),
+) -> nn.Module:
+    """Make a model's weights and activations binary, in place, and return it.
+
+    Use it before the optimiser is made, or after: latent weights stay the parameters that they were.
+
+    Args:
+        model: any module with linear or convolution layers and activation modules.
+        weights: put `BinaryWeight` on the layers.
+        activations: swap activation modules (ReLU and the like) for `Sign`.
+        scale: of the weights, see `BinaryWeight`.
+        window: the activation's gradient passes where |x| <= window, > 0.
+        padding: what convolutions with binary input pad with; "zero" is not binary and packs larger.
+        skip: paths or child names of layers whose weights stay real.
+
+    Raises:
+        NoEffect: there is nothing to make binary.
+        SpecError: an option is out of range, or the weights are binary or pruned already.
+    """
+    _check_options(scale, window, padding)
+    require(weights or activations, "weights and activations are both False: nothing would change.")
+    layers = weighted_layers(model, skip)
+    if find_masks(model):
+        raise SpecError(
+            "binarized_network comes after a pruning technique in the sum: the sign of a pruned weight is "
+            "+1, so its zeros would be lost. Write binarized_network() first: "
+            "'binarized_network() + one_cycle_pruning()'."
+        )
+    if weights:
+        for path, layer in layers:
+            if parametrize.is_parametrized(layer, "weight"):
+                raise SpecError(
+                    f"The weight of layer '{path}' is quantised already; binarize it once."
+                )
+            parametrize.register_parametrization(layer, "weight", BinaryWeight(scale))
+    if activations:
+        swapped = swap_modules(model, lambda m: isinstance(m, ACTIVATIONS), lambda _: Sign(window))
+        if not swapped:
+            raise NoEffect(
+                "The model has no activation module to make binary (torch.nn.ReLU and the like; calls of "
+                "torch.relu in forward cannot be seen). Use modules, or activations=False."
+            )
+        if padding != "zero":
+            _pad_binary_inputs(model, PADDINGS[padding])
+    return model
+
+
+def _check_options(scale: str, window: float, padding: str) -> None:
+    require(scale in SCALES, f"scale was given {scale!r}. {nearest(str(scale), SCALES)}")
+    known = (*PADDINGS, "zero")
+    require(padding in known, f"padding was given {padding!r}. {nearest(str(padding), known)}")
+    number = isinstance(window, (int, float)) and not isinstance(window, bool)
+    require(number and window > 0, f"window was given {window!r}; expected a number > 0.")
+
+
+def _pad_binary_inputs(model: nn.Module, value: float) -> None:
+    """Let every zero-padding convolution but the first, whose input is real, pad with +1 or -1."""
+    first = weighted_layers(model)[0][1]
+
+    def matches(module: nn.Module) -> bool:
+        return (
+            isinstance(module, nn.Conv2d)
+            and module is not first
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+            and any(module.padding)
+        )
+
+    def padded(module: nn.Module) -> nn.Module:
+        rows, columns = module.padding  # type: ignore[union-attr, misc]
+        module.padding = (0, 0)  # type: ignore[assignment]
+        module._reversed_padding_repeated_twice = [0, 0, 0, 0]  # type: ignore[assignment]
+        pad = nn.ConstantPad2d((columns, columns, rows, rows), value)  # type: ignore[arg-type]
+        return nn.Sequential(OrderedDict(pad=pad, conv=module))
+
+    swap_modules(model, matches, padded)
+
+
+def binary_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers whose weight carries `BinaryWeight`."""
+    return [
+        layer
+        for layer in model.modules()
+        if parametrize.is_parametrized(layer, "weight")
+        and any(isinstance(p, BinaryWeight) for p in layer.parametrizations["weight"])  # type: ignore[index, union-attr]
+    ]
+
+
+class ClipLatentWeights(Hook):
+    """Keeps latent weights within [-1, 1] and free of weight decay.
+
+    Decay would pull them to 0, where they flip with the noise.
+
+    Args:
+        model: after `binarize`.
+        optimizer: its groups are split so that latent weights are not decayed; None leaves it alone.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan | None = None) -> None:
+        """Collect the latent weights and take them out of weight decay."""
+        self.latent = [latent_weight(layer) for layer in binary_layers(model)]
+        if plan is not None:
+            _exempt_from_decay(plan, self.latent)
+
+    def after_step(self) -> None:
+        """Clip."""
+        for weight in self.latent:
+            weight.data.clamp_(-1, 1)
+
+
+def _exempt_from_decay(plan: Plan, weights: Sequence[Tensor]) -> None:
+    exempt = {id(w) for w in weights}
+    for group in list(plan.optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in exempt]
+        if not moved or not group.get("weight_decay"):
+            continue
+        group["params"] = [p for p in group["params"] if id(p) not in exempt]
+        plan.optimizer.add_param_group({**group, "params": moved, "weight_decay": 0.0})
+
+
+@technique
+def binarized_network(
+    *,
+    weights: bool = True,
+    activations: bool = True,
+    scale: Scale = "channel",
+    window: float = 1.0,
+    padding: Padding = "minus_one",
+    first: Literal["binary", "real"] = "binary",
+    last: Literal["binary", "real"] = "binary",
+) -> Technique:
+    """Train with weights and activations of +1 and -1.
+
+    Args:
+        weights: binary weights.
+        activations: binary activations.
+        scale: of the weights: "none", "layer" or "channel".
+        window: the activation's gradient passes where |x| <= window, > 0.
+        padding: of convolutions with binary input: "minus_one", "plus_one" or "zero".
+        first: weights of the first layer, "binary" (its input stays real, as in the paper) or "real".
+        last: weights of the last layer, "binary" or "real".
+    """
+    _check_options(scale, window, padding)
+    for name, value in (("first", first), ("last", last)):
+        known = ("binary", "real")
+        require(value in known, f"{name} was given {value!r}. {nearest(str(value), known)}")
+    require(weights or activations, "weights and activations are both False: nothing would change.")
+
+    def prepare(model: nn.Module, data: Data) -> nn.Module:
+        paths = [path for path, _ in weighted_layers(model)]
+        skip = paths[:1] * (first == "real") + paths[-1:] * (last == "real")
+        if weights and len(skip) >= len(paths):
+            raise NoEffect(
+                f"The model has {len(paths)} layers, and first='real', last='real' leave none binary."
+            )
+        return binarize(
+            model,
+            weights=weights,
+            activations=activations,
+            scale=scale,
+            window=window,
+            padding=padding,
+            skip=tuple(skip) if weights else (),
+        )
+
+    return Technique(
+        prepare_model=prepare,
+        hooks=(ClipLatentWeights,) if weights else (),
+        finish_model=lambda model, data: bake(model),
+    )

@@ -1,0 +1,129 @@
+"""Distillation: a network learns from the soft answers of a trained one.
+
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531.
+
+    L = (1 - weight) CE(labels, z) + weight T^2 KL(softmax(z_teacher / T) || softmax(z / T))
+
+The factor T^2 keeps the gradient's scale over T; for large T the term tends to matching centred logits.
+
+Shapes: z, z_teacher [..., classes]; the loss is a mean over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from whit.core.data import Batch
+from whit.core.fit import predict
+from whit.core.hook import Hook
+from whit.core.options import require
+from whit.core.run import Run
+from whit.core.technique import Technique, technique
+from whit.errors import NotApplicable
+from whit.parts.losses import distillation_loss
+
+DEFAULT_TEMPERATURE = 4.0
+DEFAULT_WEIGHT = 0.9
+
+
+class Distillation(Hook):
+    """Mixes the task's loss with the distance to a teacher's class scores.
+
+    Args:
+        teacher: `batch -> class scores` of the batch, without gradient.
+        temperature: > 0; the field uses 1 to 20.
+        weight: share of the teacher's term, 0..1; 0 returns the task's loss itself.
+    """
+
+    def __init__(
+        self,
+        teacher: Callable[[Batch], Tensor],
+        temperature: float = DEFAULT_TEMPERATURE,
+        weight: float = DEFAULT_WEIGHT,
+    ) -> None:
+        """Check the ranges."""
+        for name, value, fits in (
+            ("temperature", temperature, temperature > 0),
+            ("weight", weight, 0 <= weight <= 1),
+        ):
+            limits = "> 0" if name == "temperature" else "between 0 and 1"
+            require(fits, f"{name} was given {value!r}; expected a number {limits}.")
+        self.teacher = teacher
+        self.temperature = temperature
+        self.weight = weight
+
+    def loss(self, loss: Tensor, output: Tensor, batch: Batch) -> Tensor:
+        """Return (1 - weight) loss + weight T^2 KL(teacher || output)."""
+        if self.weight == 0:
+            return loss
+        scores = self.teacher(batch).expand_as(output)
+        divergence = distillation_loss(output, scores, self.temperature)
+        return (1 - self.weight) * loss + self.weight * divergence
+
+
+def teacher_scores(teacher: nn.Module) -> Callable[[Batch], Tensor]:
+    """Return `batch -> scores` of a frozen teacher in evaluation mode, without gradient."""
+    teacher.eval().requires_grad_(False)
+
+    def scores(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            result: Tensor = teacher(*batch.inputs)
+        return result
+
+    return scores
+
+
+@technique
+def distillation(
+    *,
+    temperature: float = DEFAULT_TEMPERATURE,
+    weight: float = DEFAULT_WEIGHT,
+    student_width: float | None = None,
+    teacher_width: float | None = None,
+) -> Technique:
+    """Train a teacher as the control is trained, then the network on its soft answers.
+
+    Args:
+        temperature: T of both softmaxes, > 0.
+        weight: share of the teacher's term, 0 < . <= 1.
+        student_width: width of the network that is kept; None for the task's own.
+        teacher_width: width of the teacher; None for the task's own.
+    """
+    Distillation(lambda batch: batch.target, temperature, weight)
+    require(weight > 0, "weight=0 is plain training; expected a number above 0, up to 1.")
+
+    def train(run: Run) -> nn.Module:
+        if run.task.output_axes != 1 or not run.data.class_names:
+            raise NotApplicable(
+                f"distillation needs one set of class scores per sample; task '{run.task.name}' has none."
+            )
+        plain = run.plain()
+        teacher = plain.fit(plain.build(**_width(teacher_width)))
+        student = run.build(**_width(student_width))
+        if run.data.augment is not None:
+            scores = teacher_scores(teacher)
+            with run.meter.training(teacher):
+                return run.fit(
+                    student, hooks=(lambda model, plan: Distillation(scores, temperature, weight),)
+                )
+        # Without augmentation the teacher answers each sample once, instead of in every epoch.
+        with run.meter.training(teacher):
+            cached = predict(teacher, run.data.train, run.task, run.device.torch)
+        cached = cached.to(run.device.torch)
+        return run.fit(
+            student,
+            hooks=(
+                lambda model, plan: Distillation(
+                    lambda batch: cached[batch.index], temperature, weight
+                ),
+            ),
+        )
+
+    return Technique(train=train)
+
+
+def _width(width: float | None) -> dict[str, object]:
+    return {} if width is None else {"width": width}

@@ -1,0 +1,84 @@
+"""From a module to a torch.export graph: baked copy, eval mode, free batch axis."""
+
+import copy
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from whit.errors import CannotPack
+
+
+@dataclass(frozen=True)
+class Traced:
+    """An exported graph with the values of its parameters and buffers by placeholder name."""
+
+    nodes: list[torch.fx.Node]
+    constants: dict[str, Tensor]
+    input_name: str
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Return a deep copy in eval mode on the CPU whose parametrisations became plain weights.
+
+    The model itself, its training flags and the random state stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        baked = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        for module in list(baked.modules()):
+            if not parametrize.is_parametrized(module):
+                continue
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return baked.requires_grad_(False)
+
+
+def trace(baked: nn.Module, example: Tensor) -> Traced:
+    """Export a baked model with a free batch axis.
+
+    Args:
+        baked: from ``bake``.
+        example: [batch, ...], at least two samples.
+
+    Raises:
+        CannotPack: torch.export fails, fixes the batch size, or the output is not one tensor.
+    """
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(baked, (example,), dynamic_shapes=free, strict=False)
+    except Exception as error:  # torch.export raises many unrelated classes
+        first = str(error).strip().splitlines()[:1]
+        raise CannotPack(
+            f"torch.export could not trace it with a free batch axis ({type(error).__name__}: "
+            f"{first[0] if first else 'no message'}); make the forward call free of branches on "
+            "values and of fixed batch sizes"
+        ) from error
+    return Traced(
+        list(exported.graph_module.graph.nodes),
+        _constants(exported),
+        exported.graph_signature.user_inputs[0],  # type: ignore[arg-type]
+    )
+
+
+def _constants(exported: Any) -> dict[str, Tensor]:
+    signature = exported.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    found = {}
+    for placeholder, name in names.items():
+        source = exported.state_dict if name in exported.state_dict else exported.constants
+        found[placeholder] = source[name].detach()
+    for placeholder, name in signature.inputs_to_lifted_tensor_constants.items():
+        found[placeholder] = exported.constants[name].detach()
+    return found
+
+
+def module_path(node: torch.fx.Node) -> str:
+    """Return the dotted path of the innermost module that a graph node came from."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    return path.removeprefix("L['self'].").removeprefix("L['self']")

@@ -1,0 +1,1 @@
+"""Pieces used by several methods: tensor and module code, no loop."""

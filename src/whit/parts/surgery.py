@@ -1,0 +1,88 @@
+"""Find, swap and bake modules of somebody's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from whit.errors import NoEffect
+
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def weighted_layers(model: nn.Module, skip: Sequence[str] = ()) -> list[tuple[str, nn.Module]]:
+    """Return (path, module) of all linear and convolution layers, in registration order.
+
+    Args:
+        model: any module.
+        skip: paths, or names of children on the way ("head" skips "head" and "block.head.linear").
+
+    Raises:
+        NoEffect: a name of `skip` matches no layer, or no layer is left.
+    """
+    layers = [(path, m) for path, m in model.named_modules() if isinstance(m, WEIGHTED)]
+    for name in skip:
+        if not any(_is_under(path, name) for path, _ in layers):
+            raise NoEffect(
+                f"skip names '{name}', which is no linear or convolution layer of this model. Its layers: "
+                + ", ".join(path or "(the model itself)" for path, _ in layers)
+                + "."
+            )
+    kept = [(p, m) for p, m in layers if not any(_is_under(p, name) for name in skip)]
+    if not kept:
+        raise NoEffect(
+            "The model has no linear or convolution layer to change"
+            + (
+                f" beside the skipped {list(skip)}."
+                if skip
+                else " (torch.nn.Linear, Conv1d/2d/3d)."
+            )
+        )
+    return kept
+
+
+def _is_under(path: str, name: str) -> bool:
+    return path == name or path.startswith(name + ".") or f".{name}." in f".{path}."
+
+
+def swap_modules(
+    model: nn.Module,
+    matches: Callable[[nn.Module], bool],
+    replacement: Callable[[nn.Module], nn.Module],
+) -> list[str]:
+    """Replace, in place, every child that matches; return their paths.
+
+    Args:
+        model: searched through all its descendants; the model itself is never replaced.
+        matches: says which modules.
+        replacement: makes the new module from the old one.
+    """
+    found = [
+        (path, parent, name, child)
+        for path, parent in model.named_modules()
+        for name, child in parent.named_children()
+        if matches(child)
+    ]
+    for _, parent, name, child in found:
+        setattr(parent, name, replacement(child))
+    return [f"{path}.{name}" if path else name for path, _, name, _ in found]
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Replace, in place, every parametrised tensor by its present effective value.
+
+    The state dict is an ordinary one afterwards; latent weights and masks are gone.
+    """
+    for module in list(model.modules()):
+        if not parametrize.is_parametrized(module):
+            continue
+        for name in list(module.parametrizations):
+            with torch.no_grad():
+                value = getattr(module, name).detach().clone()
+            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            # remove_parametrizations leaves a tensor of the original's identity: fill a fresh one
+            setattr(module, name, nn.Parameter(value))
+    return model

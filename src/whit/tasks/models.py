@@ -1,0 +1,165 @@
+"""Control models by name and width, and the `build` function of a built-in task.
+
+All start with `Normalise`, so they take raw values. Layers before a batch norm have no bias of their
+own, every activation is a module of its own (techniques swap them), and in `conv4` the pooling comes
+before batch norm and activation: for ReLU that is the same class of functions with a quarter of the
+elements to normalise, and binary activations must be pooled before the sign.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from whit.core.data import Data, ImageData
+from whit.core.options import nearest
+from whit.errors import TaskError
+from whit.parts.normalise import Normalise
+
+Builder = Callable[..., nn.Module]
+
+
+def hidden_width(base: int, width: float) -> int:
+    """Return a base size times the width, rounded, at least 4."""
+    return max(4, round(base * width))
+
+
+def mlp4(data: Data, width: float = 1.0) -> nn.Module:
+    """Build four linear layers, each but the last followed by batch norm and ReLU.
+
+    The three hidden sizes follow the number of input values: 512-256-128 from 256 values on (MNIST),
+    128-128-64 from 32 on (digits), else 32-32-16 (small tables). More did not help the control.
+
+    Shapes: [batch, ...] -> [batch, data.output_size].
+
+    Args:
+        data: gives the input shape, the normalisation and the output size.
+        width: multiplies the hidden sizes, > 0.
+    """
+    values = math.prod(data.input_shape)
+    bases = (512, 256, 128) if values >= 256 else (128, 128, 64) if values >= 32 else (32, 32, 16)
+    layers = _start(data)
+    if len(data.input_shape) > 1:
+        layers["flatten"] = nn.Flatten()
+    for number, base in enumerate(bases, start=1):
+        size = hidden_width(base, width)
+        _linear_block(layers, number, values, size)
+        values = size
+    layers["head"] = nn.Linear(values, data.output_size)
+    return nn.Sequential(layers)
+
+
+def conv4(data: Data, width: float = 1.0) -> nn.Module:
+    """Build two convolutions (32 and 64 channels, 3 x 3) and two linear layers (128 hidden).
+
+    Shapes: [batch, channels, height, width] -> [batch, data.output_size]; height and width >= 4.
+
+    Args:
+        data: gives the input shape, the normalisation and the output size.
+        width: multiplies channels and hidden size, > 0.
+
+    Raises:
+        TaskError: the data are no images, or the images are smaller than 4 x 4.
+    """
+    if not isinstance(data, ImageData) or min(data.input_shape[1:]) < 4:
+        raise TaskError(
+            f"The model 'conv4' needs images of 4 x 4 pixels or more, and the task has "
+            f"{type(data).__name__} with inputs {list(data.input_shape)}. Use model='mlp4'."
+        )
+    layers = _start(data)
+    channels, rows, columns = data.input_shape
+    for number, base in enumerate((32, 64), start=1):
+        size = hidden_width(base, width)
+        layers[f"conv{number}"] = nn.Conv2d(channels, size, 3, padding=1, bias=False)
+        layers[f"pool{number}"] = nn.MaxPool2d(2)
+        layers[f"norm{number}"] = nn.BatchNorm2d(size)
+        layers[f"relu{number}"] = nn.ReLU()
+        channels, rows, columns = size, rows // 2, columns // 2
+    layers["flatten"] = nn.Flatten()
+    size = hidden_width(128, width)
+    _linear_block(layers, 3, channels * rows * columns, size)
+    layers["head"] = nn.Linear(size, data.output_size)
+    return nn.Sequential(layers)
+
+
+def _start(data: Data) -> OrderedDict[str, nn.Module]:
+    return OrderedDict(normalise=Normalise.fitted(data.train.inputs[0], data.input_range))
+
+
+def _linear_block(
+    layers: OrderedDict[str, nn.Module], number: int, inputs: int, outputs: int
+) -> None:
+    layers[f"linear{number}"] = nn.Linear(inputs, outputs, bias=False)
+    layers[f"norm{number}"] = nn.BatchNorm1d(outputs)
+    layers[f"relu{number}"] = nn.ReLU()
+
+
+CONTROL_MODELS: Mapping[str, Builder] = {"mlp4": mlp4, "conv4": conv4}
+
+
+def check_width(width: float) -> None:
+    """Check the option `width`.
+
+    Raises:
+        TaskError: it is no finite number above 0.
+    """
+    number = isinstance(width, (int, float)) and not isinstance(width, bool)
+    if not number or not math.isfinite(width) or width <= 0:
+        raise TaskError(f"The width was given as {width!r}; expected a number above 0, such as 0.5.")
+
+
+def control_builder(model: str, width: float) -> Builder:
+    """Return `build(data, *, model, width)` of a task, with the task's own values as defaults.
+
+    Args:
+        model: a name in `CONTROL_MODELS`.
+        width: multiplies the hidden sizes, > 0.
+
+    Raises:
+        TaskError: (here, and when the model is built) an unknown name, or a width that is not positive.
+    """
+
+    def build(data: Data, *, model: str = model, width: float = width) -> nn.Module:
+        _check(model, width)
+        return CONTROL_MODELS[model](data, width)
+
+    _check(model, width)
+    return build
+
+
+def width_builder(model: Builder, width: float) -> Builder:
+    """Return `build(data, *, width)` of a task that has one control model.
+
+    Raises:
+        TaskError: (here, and when the model is built) the width is not positive.
+    """
+
+    def build(data: Data, *, width: float = width) -> nn.Module:
+        check_width(width)
+        return model(data, width)
+
+    check_width(width)
+    return build
+
+
+def _check(model: str, width: float) -> None:
+    if model not in CONTROL_MODELS:
+        raise TaskError(
+            f"There is no control model '{model}'. {nearest(str(model), CONTROL_MODELS)}"
+        )
+    check_width(width)
+
+
+def call_text(make: Callable[..., object], **options: object) -> str:
+    """Return the call that makes a task, without the options at their defaults: its name in results.
+
+    Args:
+        make: the task function, whose keyword-only options have defaults.
+        options: the values of this call.
+    """
+    defaults = make.__kwdefaults__ or {}
+    written = [f"{k}={v!r}" for k, v in options.items() if defaults.get(k) != v]
+    return f"{make.__name__}({', '.join(written)})" if written else make.__name__
