@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from whit.core.options import nearest
+from whit.core.task import Task
 from whit.errors import SpecError, WhitError
 
 ENTRY_POINTS = "whit.techniques"
@@ -49,7 +50,8 @@ def attribute(module: ModuleType, name: str, label: str) -> Any:
         own = [
             key
             for key, value in vars(module).items()
-            if not key.startswith("_") and getattr(value, "__module__", "") == module.__name__
+            if not key.startswith("_")
+            and (isinstance(value, Task) or getattr(value, "__module__", "") == module.__name__)
         ]
         raise SpecError(f"'{label}' has nothing named '{name}'. {nearest(name, own)}")
     return getattr(module, name)

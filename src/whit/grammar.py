@@ -131,13 +131,16 @@ def _call(term: str, whole: str) -> Call:
 
 def _options(arguments: str, whole: str) -> dict[str, Any]:
     """Read `(a=1, b='x')`: names with literal values, nothing else."""
+    source = f"f{arguments.strip()}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(f"f{arguments.strip()}", mode="eval").body
+            tree = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise SpecError(f"The spec {_shown(whole)} cannot be read. {_HOW}") from None
-    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
+    # A call that ends before the text does is followed by a comment.
+    whole_call = ast.get_source_segment(source, tree) == source
+    if not (whole_call and isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)):
         raise SpecError(f"The spec {_shown(whole)} is not a sum of single calls. {_HOW}")
     if tree.args:
         raise SpecError(f"The spec {_shown(whole)} has an option without a name. {_HOW}")

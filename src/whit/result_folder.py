@@ -19,8 +19,8 @@ from whit.spec_strings import spec, task
 def load_result(folder: str | Path) -> Result:
     """Rebuild a saved result: task and technique from their references, weights from the file.
 
-    The model is built as the run built it (same choices), prepared and finished by the technique, then
-    filled with the stored tensors, whose shapes win over the built ones.
+    The model is built as the run built it (same choices), prepared and finished by the
+    technique, then filled with the stored tensors, whose shapes win over the built ones.
 
     Raises:
         DataError: the folder holds no result, or one that does not fit the model.
@@ -31,8 +31,10 @@ def load_result(folder: str | Path) -> Result:
     technique = spec(row["spec"])
     if row["choices"] is None:
         raise DataError(
-            f"The model in '{folder}' was composed by the procedure of '{row['spec']}' and cannot be "
-            "rebuilt from choices. Its packed file model.whit can be used, or run the technique again."
+            f"The model in '{folder}' was composed by the procedure of '{row['spec']}' and cannot "
+            f"be "
+            "rebuilt from choices. Its packed file model.whit can be used, or run the technique "
+            "again."
         )
     with torch.random.fork_rng(devices=[]):
         data = technique.prepare_data(made_task.load().sealed())

@@ -1,8 +1,8 @@
 """Data in memory: training, validation and a sealed test split.
 
-Inputs stay as they came (uint8 images stay uint8); batches are index selections, converted to float32
-when they are made. The normalisation belongs to the model (`parts.normalise`), so that a packed file
-takes raw values.
+Inputs stay as they came (uint8 images stay uint8); batches are index selections, converted to
+float32 when they are made. The normalisation belongs to the model (`parts.normalise`), so that a
+packed file takes raw values.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Split:
         return len(self.target)
 
     def batch(self, index: Tensor) -> Batch:
-        """Return the samples with these numbers; integer inputs that are not indices become float32.
+        """Return the samples with these numbers; small integers and halves become float32.
 
         Args:
             index: int64 [batch].
@@ -140,8 +140,8 @@ class Data:
         test: the samples to report; sealed (`SealedSplit`) wherever a technique can see it.
         class_names: names in label order; empty when the target is not a class.
         output_size: how many numbers the model gives per output position.
-        augment: batched tensor code `(inputs, generator) -> inputs` applied to the first input of each
-            training batch, or None.
+        augment: batched tensor code `(inputs, generator) -> inputs` applied to the first input
+            of each training batch, or None.
         input_range: lowest and highest raw input value, if known.
     """
 
@@ -212,6 +212,6 @@ class SequenceData(Data):
 class GraphData(Data):
     """Samples are nodes of one graph: inputs (node numbers [samples],), shared (features, edges).
 
-    `shared` is (features float32 [nodes, width], edges int64 [2, edges]); all splits share them, and
-    only the targets of the test nodes are sealed.
+    `shared` is (features float32 [nodes, width], edges int64 [2, edges]); all splits share them,
+    and only the targets of the test nodes are sealed.
     """

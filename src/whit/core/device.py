@@ -1,7 +1,7 @@
 """Where a run computes, and how it talks to the other processes of the same run.
 
-World 1 is the trivial case and is used everywhere; under `torchrun` each process has its rank, and only
-rank 0 writes and measures.
+World 1 is the trivial case and is used everywhere; under `torchrun` each process has its rank,
+and only rank 0 writes and measures.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -19,12 +19,22 @@ from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.core.technique import Technique
 from whit.errors import SettingsError, TaskError
-from whit.measure.meter import Meter
 from whit.measure.provenance import provenance
 from whit.measure.scorecard import Subject, measure
 
 
-def execute(
+@dataclass(frozen=True)
+class Conditions:
+    """Under which a run happens; the attributes are described at `execute`."""
+
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    device: Device = field(default_factory=Device.from_environment)
+    out: Path | None = None
+    progress: ShowProgress | None = None
+
+
+def execute(  # noqa: PLR0913 - the public call: everything about one run, by name
     task: Task,
     technique: Technique | None = None,
     settings: Settings | None = None,
@@ -49,30 +59,31 @@ def execute(
 
     Returns:
         The model with its scorecard (None on other ranks than 0: only rank 0 measures and writes).
+
+    Raises:
+        WhitError: an argument, the data, the technique or the model is not as expected.
     """
-    technique = technique or Technique()
-    device = device or Device.from_environment()
-    trained = train(
-        task,
-        technique,
-        settings,
-        budget=budget,
+    conditions = Conditions(
+        budget=budget or Budget(),
         seed=seed,
-        device=device,
-        out=out,
+        device=device or Device.from_environment(),
+        out=None if out is None else Path(out),
         progress=progress,
     )
+    technique = technique or Technique()
+    trained = train(task, technique, settings or task.settings, conditions)
+    run = trained.run
     result = Result(
-        trained.model,
-        None,
-        technique.spec,
-        provenance(),
-        task.name,
-        seed,
-        trained.run.settings,
-        trained.choices,
+        model=trained.model,
+        scorecard=None,
+        spec=technique.spec,
+        provenance=provenance(),
+        task=task.name,
+        seed=seed,
+        settings=run.settings,
+        choices=trained.choices,
     )
-    if device.writes:
+    if conditions.device.writes:
         result = _measured(result, trained)
         if trained.folder is not None:
             result.save(trained.folder)
@@ -84,7 +95,15 @@ def execute(
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` leaves to be measured: the finished model and its run."""
+    """What `train` leaves to be measured: the finished model and its run.
+
+    Attributes:
+        model: finished, in evaluation mode.
+        run: that trained it.
+        test: the test split, with all that `prepare_data` did to the data.
+        choices: with which the model was built, or None.
+        folder: of this rank, or None.
+    """
 
     model: nn.Module
     run: Run
@@ -93,54 +112,34 @@ class Trained:
     folder: Path | None
 
 
-def train(
-    task: Task,
-    technique: Technique,
-    settings: Settings | None = None,
-    *,
-    budget: Budget | None = None,
-    seed: int = 0,
-    device: Device | None = None,
-    out: str | Path | None = None,
-    progress: ShowProgress | None = None,
-) -> Trained:
-    """Do all of `execute` but the measuring; the arguments are the same.
+def train(task: Task, technique: Technique, settings: Settings, conditions: Conditions) -> Trained:
+    """Do all of `execute` but the measuring.
 
     The test split is taken aside before the first slot runs and is not read here.
     """
+    seed, device = conditions.seed, conditions.device
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise SettingsError(f"The seed was given as {seed!r}; expected a whole number, 0 or more.")
-    settings = settings or task.settings
-    device = device or Device.from_environment()
-    folder = None if out is None else _own_folder(Path(out), device)
+    folder = None if conditions.out is None else _own_folder(conditions.out, device)
     true_data = task.load()
     identity = _identity(task, technique, settings, seed, true_data)
-    ledger = Ledger(seed, identity, folder, progress)
+    ledger = Ledger(device, seed, identity, folder, conditions.budget, conditions.progress)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mixed_seed(seed, device.rank, 0))
+        torch.manual_seed(mixed_seed(seed, device.rank))
         data = technique.prepare_data(true_data.sealed())
-        run = Run(
-            task,
-            technique,
-            settings,
-            data,
-            device,
-            meter=Meter(),
-            budget=budget or Budget(),
-            ledger=ledger,
-        )
+        run = Run(task, technique, settings, data, ledger)
         model = technique.train(run)
         if not isinstance(model, nn.Module):
             raise TaskError(
-                f"The procedure of '{technique.spec}' returned {type(model).__name__}, expected the "
-                "trained module."
+                f"The procedure of '{technique.spec}' returned {type(model).__name__}, expected "
+                "the trained module."
             )
         choices = ledger.choices.get(model)
         model = technique.finish_model(model, data).eval()
     if not isinstance(true_data.test, Split) or not isinstance(data.test, SealedSplit):
         raise TaskError(
-            f"Task '{task.name}' or the technique '{technique.spec}' changed the test split itself. Let "
-            "prepare_data use data.map or data.map_splits, which treat the sealed split too."
+            f"Task '{task.name}' or technique '{technique.spec}' changed the test split itself. "
+            "Let prepare_data use data.map or data.map_splits, which treat the sealed split too."
         )
     return Trained(model, run, data.test.opened(true_data.test), choices, folder)
 
@@ -179,14 +178,15 @@ def _own_folder(folder: Path, device: Device) -> Path:
         probe.unlink()
     except OSError as error:
         raise SettingsError(
-            f"The folder '{folder}' cannot be written ({error.strerror}). Choose another with --out."
+            f"The folder '{folder}' cannot be written ({error.strerror}). Choose another with "
+            f"--out."
         ) from None
     return own
 
 
 def _identity(task: Task, technique: Technique, settings: Settings, seed: int, data: Data) -> str:
     """Name what a checkpoint belongs to, so that one of another run is never resumed."""
-    parts: Mapping[str, object] = {
+    parts = {
         "task": task.name,
         "data": data.checksum(),
         "spec": technique.spec,

@@ -1,8 +1,8 @@
 """The one training loop.
 
-Data that fits in memory lives in tensors, a batch is an index selection, augmentation is batched tensor
-code, convolutions on the CPU run channels-last, and the optimisers are fused. Every epoch can be saved,
-and a run that was killed goes on to the same weights.
+Data that fits in memory lives in tensors, a batch is an index selection, augmentation is batched
+tensor code, convolutions on the CPU run channels-last, and the optimisers are fused. Every epoch
+can be saved, and a run that was killed goes on to the same weights.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from whit.measure.meter import Meter, forward_macs
 from whit.parts.schedules import LEARNING_RATES
 
 SMALL_STEP_MACS = 20_000_000
+PREDICT_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def fit(
         hooks: factories, called once with the model and the plan.
         surroundings: task, device, meter, seed, checkpoint.
         augment: batched code for the first input of each batch, or None.
-        sample_weights: non-negative [samples]; samples are then drawn with replacement, in proportion.
+        sample_weights: non-negative [samples]; samples are then drawn with replacement, in
+            proportion.
 
     Raises:
         TaskError: nothing to train, or an output of the wrong shape.
@@ -129,7 +131,8 @@ class _Training:
         self.split = split.to(surroundings.device)
         self.epoch = 0
         self.batch_size = min(settings.batch_size, len(split))
-        # A last, smaller batch would upset batch norm; the order changes, so no sample is left out for long.
+        # A last, smaller batch would upset batch norm; the order changes, so no sample is left
+        # out for long.
         self.steps_per_epoch = len(split) // self.batch_size
         self.optimizer = make_optimizer(model, settings)
         self.generator = torch.Generator().manual_seed(surroundings.seed)
@@ -174,7 +177,8 @@ class _Training:
         mean_loss = float(total) / self.steps_per_epoch
         if not torch.isfinite(torch.tensor(mean_loss)):
             raise SettingsError(
-                f"Training diverged: the mean loss of epoch {self.epoch} is {mean_loss}. Use a smaller "
+                f"Training diverged: the mean loss of epoch {self.epoch} is {mean_loss}. Use a "
+                f"smaller "
                 f"learning rate than {self.settings.learning_rate:g}."
             )
         if self.around.progress is not None:
@@ -309,7 +313,9 @@ def predict(model: nn.Module, split: Split, task: Task, device: torch.device) ->
     outputs = []
     try:
         with torch.no_grad():
-            for index in torch.arange(len(split), device=device).split(1000):
+            for start in range(0, len(split), PREDICT_BATCH):
+                stop = min(start + PREDICT_BATCH, len(split))
+                index = torch.arange(start, stop, device=device)
                 output = model(*split.batch(index).inputs)
                 task.check_output(output, len(index))
                 outputs.append(task.combined_output(output).cpu())

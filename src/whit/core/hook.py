@@ -34,8 +34,8 @@ class Plan:
 class Hook:
     """The five moments of a training run; every one does nothing by default.
 
-    A hook is made for one model and one plan and counts its own steps. Its `state_dict` must hold all
-    that changes, so that a killed run resumes to the same weights.
+    A hook is made for one model and one plan and counts its own steps. Its `state_dict` must
+    hold all that changes, so that a killed run resumes to the same weights.
     """
 
     def loss(self, loss: Tensor, output: Tensor, batch: Batch) -> Tensor:

@@ -89,7 +89,8 @@ class Result:
             _replace(folder / "result.json", lambda path: path.write_text(text))
         except OSError as error:
             raise WhitError(
-                f"The result could not be written to '{folder}' ({error.strerror}). Choose a folder "
+                f"The result could not be written to '{folder}' ({error.strerror}). Choose a "
+                f"folder "
                 "that can be written."
             ) from None
 

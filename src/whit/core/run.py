@@ -25,19 +25,46 @@ ShowProgress = Callable[[Progress], None]
 
 @dataclass
 class Ledger:
-    """What a run and its `plain()` view share: the charge, the count of fits, where to save."""
+    """What a run and its `plain()` view share.
 
+    Attributes:
+        device: where to compute, and the other processes.
+        seed: of the run.
+        identity: of its checkpoints.
+        folder: for its checkpoints, or None.
+        budget: limits of the user.
+        progress: called after every epoch, or None.
+        meter: charged for all training.
+        fits: calls of `fit` so far.
+        choices: with which each model was built.
+    """
+
+    device: Device
     seed: int
     identity: str
-    folder: Path | None
-    progress: ShowProgress | None
+    folder: Path | None = None
+    budget: Budget = field(default_factory=Budget)
+    progress: ShowProgress | None = None
+    meter: Meter = field(default_factory=Meter)
     fits: int = 0
     choices: WeakKeyDictionary[nn.Module, dict[str, object]] = field(
         default_factory=WeakKeyDictionary
     )
 
-    def checkpoint(self) -> Path | None:
-        return None if self.folder is None else self.folder / f"checkpoint-{self.fits}.pt"
+    def next_fit(self, task: Task) -> Surroundings:
+        """Count a call of `fit` and return what surrounds it."""
+        number, folder = self.fits, self.folder
+        self.fits += 1
+        return Surroundings(
+            task=task,
+            device=self.device.torch,
+            meter=self.meter,
+            seed=mixed_seed(self.seed, self.device.rank, number),
+            number=number,
+            checkpoint=None if folder is None else folder / f"checkpoint-{number}.pt",
+            identity=self.identity,
+            progress=self.progress,
+        )
 
 
 class Run:
@@ -54,25 +81,16 @@ class Run:
     """
 
     def __init__(
-        self,
-        task: Task,
-        technique: Technique,
-        settings: Settings,
-        data: Data,
-        device: Device,
-        *,
-        meter: Meter,
-        budget: Budget,
-        ledger: Ledger,
+        self, task: Task, technique: Technique, settings: Settings, data: Data, ledger: Ledger
     ) -> None:
-        """Gather the parts; called by `execute`."""
+        """Gather the parts; called by `train`."""
         self.task = task
         self.technique = technique
         self.settings = settings
         self.data = data
-        self.device = device
-        self.meter = meter
-        self.budget = budget
+        self.device = ledger.device
+        self.meter = ledger.meter
+        self.budget = ledger.budget
         self._ledger = ledger
 
     def build(self, **choices: object) -> nn.Module:
@@ -111,24 +129,12 @@ class Run:
         settings = settings or self.settings
         if epochs is not None:
             settings = settings.changed(epochs=epochs)
-        ledger = self._ledger
-        surroundings = Surroundings(
-            task=self.task,
-            device=self.device.torch,
-            meter=self.meter,
-            seed=mixed_seed(ledger.seed, self.device.rank, ledger.fits),
-            number=ledger.fits,
-            checkpoint=ledger.checkpoint(),
-            identity=ledger.identity,
-            progress=ledger.progress,
-        )
-        ledger.fits += 1
         return fit(
             model,
             data or self.data.train,
             settings,
             (*self.technique.hooks, *hooks),
-            surroundings,
+            self._ledger.next_fit(self.task),
             augment=self.data.augment,
             sample_weights=sample_weights,
         )
@@ -141,7 +147,8 @@ class Run:
         """
         if split not in ("train", "valid"):
             raise TestDataSealed(
-                f"A procedure asked to evaluate on '{split}'. Only 'valid' and 'train' can be used while "
+                f"A procedure asked to evaluate on '{split}'. Only 'valid' and 'train' can be "
+                f"used while "
                 "training; the test split is read once, by the final measurement."
             )
         chosen = self.data.train if split == "train" else self.data.valid
@@ -149,16 +156,7 @@ class Run:
 
     def plain(self) -> Run:
         """Return the run with an empty technique and the same meter: for teachers and controls."""
-        return Run(
-            self.task,
-            Technique(),
-            self.settings,
-            self.data,
-            self.device,
-            meter=self.meter,
-            budget=self.budget,
-            ledger=self._ledger,
-        )
+        return Run(self.task, Technique(), self.settings, self.data, self._ledger)
 
 
 def mixed_seed(*numbers: int) -> int:

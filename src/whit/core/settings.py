@@ -22,7 +22,8 @@ class Settings:
         learning_rate: peak rate, > 0.
         optimizer: "adamw", "adam" or "sgd" (Nesterov momentum 0.9).
         weight_decay: decoupled for adamw, >= 0; not applied to vectors (biases, normalisation).
-        schedule: "one_cycle" (linear rise over the first 30 %, cosine fall to 0), "cosine", "constant".
+        schedule: "one_cycle" (linear rise over the first 30 %, cosine fall to 0), "cosine",
+            "constant".
     """
 
     epochs: int = 10

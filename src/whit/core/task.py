@@ -34,7 +34,8 @@ class Task:
     Attributes:
         name: how results name it; for built-in tasks the call that makes it.
         load: returns the data; called once per process.
-        build: `(data, **choices) -> model`, the control model; its keywords are what a search may vary.
+        build: `(data, **choices) -> model`, the control model; its keywords are what a search
+            may vary.
         loss: `(output, target) -> scalar`, mean over the batch.
         metric: `(output, target) -> float`, higher is better; its `__name__` names the columns.
         settings: training settings that do the control justice.
@@ -58,20 +59,23 @@ class Task:
         """Build the control model with these choices.
 
         Raises:
-            TaskError: a choice that the task's `build` does not take, or what it built is no module.
+            TaskError: a choice that the task's `build` does not take, or what it built is no
+                module.
         """
         parameters = inspect.signature(self.build).parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         for name in choices:
             if name not in parameters and not takes_any:
                 raise TaskError(
-                    f"Task '{self.name}' cannot build a model with '{name}={choices[name]!r}': its build "
+                    f"Task '{self.name}' cannot build a model with '{name}={choices[name]!r}': "
+                    f"its build "
                     f"function has no such choice. {nearest(name, list(parameters)[1:])}"
                 )
         model = self.build(data, **choices)
         if not isinstance(model, nn.Module):
             raise TaskError(
-                f"Task '{self.name}': build returned {type(model).__name__}, expected a torch.nn.Module."
+                f"Task '{self.name}': build returned {type(model).__name__}, expected a "
+                f"torch.nn.Module."
             )
         return model
 
@@ -108,13 +112,15 @@ class Task:
         expected = f"[..., batch={batch_size}" + ", _" * self.output_axes + "]"
         if not isinstance(output, Tensor):
             raise TaskError(
-                f"Task '{self.name}': the model returned {type(output).__name__}, expected one tensor "
+                f"Task '{self.name}': the model returned {type(output).__name__}, expected one "
+                f"tensor "
                 f"{expected}."
             )
         axis = output.dim() - 1 - self.output_axes
         if axis < 0 or output.shape[axis] != batch_size:
             raise TaskError(
-                f"Task '{self.name}': the model returned shape {list(output.shape)}, expected {expected}. "
+                f"Task '{self.name}': the model returned shape {list(output.shape)}, expected "
+                f"{expected}. "
                 "Check the last layer, or set output_axes of the task."
             )
 

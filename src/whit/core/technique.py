@@ -1,7 +1,7 @@
 """A technique is a value with five slots, and techniques add up.
 
-Each slot defaults to "leave it alone". What goes into a slot is an ordinary PyTorch thing: a function
-on modules, a hook that counts its own steps, a procedure over the four verbs of `Run`.
+Each slot defaults to "leave it alone". What goes into a slot is an ordinary PyTorch thing: a
+function on modules, a hook that counts its own steps, a procedure over the four verbs of `Run`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Technique:
     """What a method does to the data, the model, the training and the trained model.
 
     Attributes:
-        prepare_data: `Data -> Data`, before anything else; fitted on train and valid, applied to all.
+        prepare_data: `Data -> Data`, before anything else; fitted on train and valid, applied to
+            all.
         prepare_model: `(model, data) -> model`, before the optimiser exists; may replace the model.
         hooks: factories `(model, plan) -> Hook`, called by every `Run.fit`.
         train: the procedure, `Run -> model`; at most one per sum may differ from `train_once`.
@@ -68,7 +69,8 @@ class Technique:
             return NotImplemented
         if self.train is not train_once and other.train is not train_once:
             raise SpecError(
-                f"'{self.spec}' and '{other.spec}' both replace the training procedure, and a sum can "
+                f"'{self.spec}' and '{other.spec}' both replace the training procedure, and a sum "
+                f"can "
                 "hold only one that does. Use them in separate runs."
             )
         return Technique(
@@ -154,6 +156,7 @@ def _literal(make: Callable[..., object], name: str, value: object) -> str:
         raise SpecError(
             f"Option '{name}' of '{make.__name__}' was given {text[:80]}, and a spec can hold only "
             "Python literals (numbers, strings, booleans, None, lists, tuples, dictionaries). For "
-            "objects of your own, call the plain piece in your own loop or write a technique of your own."
+            "objects of your own, call the plain piece in your own loop or write a technique of "
+            "your own."
         )
     return text

@@ -1,8 +1,8 @@
 """The meter: all training cost of a run passes through it and is charged to the run.
 
-MACs are counted on the module that is really called (`torch.utils.flop_counter`, two FLOPs a MAC), by
-a hook on its forward call: a forward with gradients costs three forwards (itself and two products of
-the backward pass), one without costs one.
+MACs are counted on the module that is really called (`torch.utils.flop_counter`, two FLOPs a
+MAC), by a hook on its forward call: a forward with gradients costs three forwards (itself and two
+products of the backward pass), one without costs one.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def forward_macs(model: nn.Module, *inputs: Tensor) -> int:
 
 
 def _reset_peak() -> None:
-    # Linux: writing 5 makes the kernel forget the peak resident size; elsewhere the peak is unknown.
+    # Linux: writing 5 makes the kernel forget the peak resident size; elsewhere the peak is
+    # unknown.
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -19,6 +19,7 @@ from whit.measure.meter import Charge
 from whit.packing.packer import Packed, pack
 
 SCHEMA = 1
+_LATENCY_COLUMNS = ("latency_ms", "latency_iqr_ms", "latency_backend", "latency_threads")
 _PACKED_COLUMNS = (
     "weight_bytes",
     "stored_bytes",
@@ -30,6 +31,7 @@ _PACKED_COLUMNS = (
     "energy_compute_nj",
     "energy_memory_nj",
     "latency_ms",
+    "latency_iqr_ms",
     "packed_agreement",
 )
 
@@ -94,10 +96,8 @@ class Scorecard:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the columns by name; the scores are named `valid_<metric>` and `test_<metric>`."""
-        row = {f.name: getattr(self, f.name) for f in fields(self)}
-        row[f"valid_{self.metric}"] = row.pop("valid_score")
-        row[f"test_{self.metric}"] = row.pop("test_score")
-        return row
+        renamed = {"valid_score": f"valid_{self.metric}", "test_score": f"test_{self.metric}"}
+        return {renamed.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Scorecard:
@@ -122,7 +122,7 @@ class Scorecard:
             latency_iqr_ms=latency.iqr_ms,
             latency_backend=latency.backend,
             latency_threads=latency.threads,
-            reasons={k: v for k, v in self.reasons.items() if k != "latency_ms"},
+            reasons={k: v for k, v in self.reasons.items() if not k.startswith("latency_")},
         )
 
 
@@ -245,7 +245,8 @@ def _packed_columns(
     packed: Packed, subject: Subject, valid: Tensor, reasons: dict[str, str]
 ) -> dict[str, Any]:
     cost = cost_of(packed.program.operators)
-    reasons["latency_ms"] = "not timed yet: latency is measured alone, after all trainings"
+    untimed = "not timed yet: latency is measured alone, after all trainings"
+    reasons.update(dict.fromkeys(_LATENCY_COLUMNS, untimed))
     agreement = _agreement(packed, subject, valid)
     if agreement is None:
         reasons["packed_agreement"] = "the output is not one class per sample"

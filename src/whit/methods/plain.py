@@ -1,7 +1,7 @@
 """Plain training: the control that every technique is compared with.
 
-All five slots leave everything alone: the task's model is built, trained once and measured. As a term of
-a sum it changes nothing: `a + plain()` equals `a`.
+All five slots leave everything alone: the task's model is built, trained once and measured. As a
+term of a sum it changes nothing: `a + plain()` equals `a`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def bake(model: nn.Module) -> nn.Module:
         for module in list(baked.modules()):
             if not parametrize.is_parametrized(module):
                 continue
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
+            for name in list(module.parametrizations):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     return baked.requires_grad_(False)
 
@@ -61,7 +61,7 @@ def trace(baked: nn.Module, example: Tensor) -> Traced:
     return Traced(
         list(exported.graph_module.graph.nodes),
         _constants(exported),
-        exported.graph_signature.user_inputs[0],  # type: ignore[arg-type]
+        exported.graph_signature.user_inputs[0],
     )
 
 

@@ -1,7 +1,7 @@
 """Pruning criteria: stateless scores per weight; the lowest are pruned first.
 
-Names and formulas after the library of the authors of one-cycle pruning (fasterai); w0 is the weight when
-pruning started.
+Names and formulas after the library of the authors of one-cycle pruning (fasterai); w0 is the
+weight when pruning started.
 """
 
 from __future__ import annotations

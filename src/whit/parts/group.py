@@ -14,9 +14,9 @@ from whit.errors import WhitError
 class Group(nn.Module):
     """K networks; the output has a leading axis of members.
 
-    Members keep their own parameters, so each may have its own optimiser group. Alike members can run
-    as one batched computation, which pays for small linear networks and not for convolutions (measured
-    in `docs/architecture.md`); the outputs are equal.
+    Members keep their own parameters, so each may have its own optimiser group. Alike members
+    can run as one batched computation, which pays for small linear networks and not for
+    convolutions (measured in `docs/architecture.md`); the outputs are equal.
 
     Args:
         members: one or more modules.
@@ -40,7 +40,8 @@ class Group(nn.Module):
             shapes = [[(k, v.shape) for k, v in m.state_dict().items()] for m in members]
             if any(s != shapes[0] for s in shapes):
                 raise WhitError(
-                    "A batched Group needs members with the same tensors of the same shapes. Build them "
+                    "A batched Group needs members with the same tensors of the same shapes. "
+                    "Build them "
                     "alike, or use batched=False."
                 )
 

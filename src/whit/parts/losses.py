@@ -9,8 +9,8 @@ from torch.nn import functional
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), mean over the batch.
 
-    Its gradient is T (p_student - p_teacher) / batch; the factor T^2 keeps its scale over T (Hinton,
-    Vinyals and Dean 2015).
+    Its gradient is T (p_student - p_teacher) / batch; the factor T^2 keeps its scale over T
+    (Hinton, Vinyals and Dean 2015).
 
     Args:
         student: class scores [..., classes].

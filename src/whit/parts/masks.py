@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from whit.errors import SpecError
-from whit.parts.surgery import weighted_layers
+from whit.parts.surgery import WEIGHTED, WeightedLayer, weight_parametrizations, weighted_layers
 
 GRANULARITIES = ("element", "filter")
 SCOPES = ("global", "layer")
@@ -34,7 +35,7 @@ class Mask(nn.Module):
         return weight * self.mask
 
 
-def add_masks(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, tuple[nn.Module, Mask]]:
+def add_masks(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, tuple[WeightedLayer, Mask]]:
     """Register a mask on the weight of every linear and convolution layer, after what is there.
 
     Returns:
@@ -48,7 +49,8 @@ def add_masks(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, tuple[nn.
     for path, layer in weighted_layers(model, skip):
         if find_mask(layer) is not None:
             raise SpecError(
-                f"Layer '{path}' is pruned by an earlier technique of the sum. Use one pruning technique."
+                f"Layer '{path}' is pruned by an earlier technique of the sum. Use one pruning "
+                f"technique."
             )
         mask = Mask(layer.weight.detach())
         parametrize.register_parametrization(layer, "weight", mask)
@@ -58,34 +60,28 @@ def add_masks(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, tuple[nn.
 
 def find_mask(layer: nn.Module) -> Mask | None:
     """Return the mask on a layer's weight, or None."""
-    for parametrization in _parametrizations(layer):
+    for parametrization in weight_parametrizations(layer):
         if isinstance(parametrization, Mask):
             return parametrization
     return None
 
 
-def find_masks(model: nn.Module) -> dict[str, tuple[nn.Module, Mask]]:
+def find_masks(model: nn.Module) -> dict[str, tuple[WeightedLayer, Mask]]:
     """Return {path: (layer, mask)} of all masked layers."""
     found = {}
     for path, layer in model.named_modules():
         mask = find_mask(layer)
-        if mask is not None:
+        if mask is not None and isinstance(layer, WEIGHTED):
             found[path] = (layer, mask)
     return found
-
-
-def _parametrizations(layer: nn.Module) -> list[nn.Module]:
-    if not parametrize.is_parametrized(layer, "weight"):
-        return []
-    return list(layer.parametrizations["weight"])  # type: ignore[index, arg-type]
 
 
 def latent_weight(layer: nn.Module) -> Tensor:
     """Return what is trained: the tensor under the parametrisations, or the weight itself."""
     if parametrize.is_parametrized(layer, "weight"):
-        original: Tensor = layer.parametrizations["weight"].original  # type: ignore[index, union-attr]
-        return original
-    return layer.weight  # type: ignore[return-value]
+        weights = cast(Mapping[str, parametrize.ParametrizationList], layer.parametrizations)
+        return weights["weight"].original
+    return cast(Tensor, layer.weight)
 
 
 def lowest_units(
@@ -120,25 +116,20 @@ def lowest_units(
         best = layer_scores.topk(min(min_keep, layer_scores.numel())).indices
         layer_scores[best] = torch.inf
         flat.append(layer_scores)
-        size = masks[path].mask.numel() // score.numel()
-        sizes.append(torch.full((score.numel(),), size, device=score.device))
+        weights = masks[path].mask.numel() // score.numel()
+        sizes.append(torch.full((score.numel(),), weights, device=score.device))
     pool, size = torch.cat(flat), torch.cat(sizes)
-    total = int(size.sum())
-    doomed = _cheapest(pool, size, round(sparsity * total))
+    doomed = _cheapest(pool, size, round(sparsity * int(size.sum())))
     keep = torch.ones_like(pool)
     keep[doomed] = 0.0
     keep[pool == torch.inf] = 1.0
-    result = {}
-    for (path, score), part in zip(
-        scores.items(), keep.split([s.numel() for s in scores.values()]), strict=True
-    ):
+    result, first = {}, 0
+    for path, score in scores.items():
         mask = masks[path].mask
-        units = part.to(mask.dtype).reshape(score.shape)
-        result[path] = (
-            units.reshape(-1, *[1] * (mask.dim() - score.dim())).expand_as(mask).clone()
-            if (score.dim() != mask.dim())
-            else units
-        )
+        units = keep[first : first + score.numel()].to(mask.dtype).reshape(score.shape)
+        first += score.numel()
+        trailing = [1] * (mask.dim() - score.dim())
+        result[path] = units.reshape(*score.shape, *trailing).expand_as(mask).clone()
     return result
 
 
@@ -151,12 +142,12 @@ def _cheapest(pool: Tensor, size: Tensor, budget: int) -> Tensor:
 
 
 def _unit_view(mask: Tensor, score: Tensor) -> Tensor:
-    """Return a mask with one entry per unit: itself for elements, the filters' maximum otherwise."""
+    """Return a mask with one entry per unit: itself for elements, else the filters' maximum."""
     return mask if mask.shape == score.shape else mask.flatten(1).amax(1)
 
 
 def unit_scores(scores: Tensor, granularity: str) -> Tensor:
-    """Reduce element scores to units: [out, ...] stays for "element", becomes [out] for "filter"."""
+    """Reduce element scores to units: "element" keeps [out, ...], "filter" gives [out]."""
     return scores if granularity == "element" else scores.flatten(1).mean(1)
 
 
@@ -164,7 +155,7 @@ def realised_sparsity(model: nn.Module) -> float:
     """Return the share of exact zeros among the effective weights of the masked layers."""
     zeros = weights = 0
     for layer, _ in find_masks(model).values():
-        weight: Tensor = layer.weight.detach()  # type: ignore[union-attr, operator, assignment]
+        weight = layer.weight.detach()
         zeros += int((weight == 0).sum())
         weights += weight.numel()
     return zeros / max(weights, 1)

@@ -1,6 +1,7 @@
 """The first layer of a control model: from raw values to values around zero.
 
-Data stays as it came, and a packed file takes raw values, because the normalisation is a part of the
+Data stays as it came, and a packed file takes raw values, because the normalisation is a part of
+the
 model: `y = (x - shift) / scale`.
 """
 
@@ -46,10 +47,10 @@ class Normalise(nn.Module):
     def fitted(cls, inputs: Tensor, input_range: tuple[float, float] | None = None) -> Normalise:
         """Return the normalisation for training inputs; never give it validation or test samples.
 
-        Integers (raw measurements) get one shift and one scale that are exact in binary: half of the
-        next power of two above the range, so 0..16 gives (x - 8) / 8 and 0..255 gives (x - 128) / 128.
-        Sums of such values are exact in float32, on every backend. Floats get the mean and the standard
-        deviation of each feature; a constant feature gets the scale 1.
+        Integers (raw measurements) get one shift and one scale that are exact in binary: half of
+        the next power of two above the range, so 0..16 gives (x - 8) / 8 and 0..255 gives (x - 128)
+        / 128. Sums of such values are exact in float32, on every backend. Floats get the mean
+        and the standard deviation of each feature; a constant feature gets the scale 1.
 
         Shapes: inputs [samples, ...].
 

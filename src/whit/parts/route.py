@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,8 @@ class GroupSumRule(nn.Module):
         classes = [c for group in groups for c in group]
         if not groups or len(set(classes)) != len(classes):
             raise WhitError(
-                f"GroupSumRule was given the groups {list(groups)!r}; expected disjoint, non-empty lists."
+                f"GroupSumRule was given the groups {list(groups)!r}; expected disjoint, "
+                f"non-empty lists."
             )
         self.familiar = MarginRule(margin)
         self.situations = 1 + len(groups)
@@ -67,7 +69,8 @@ class Route(nn.Module):
 
     Args:
         members: networks from the same inputs to class scores.
-        rule: module from scores [batch, classes] to situations int64 [batch]; `rule.situations` many.
+        rule: module from scores [batch, classes] to situations int64 [batch]; `rule.situations`
+            many.
         strategies: per situation, the numbers of the members whose probabilities are averaged; the
             strategy (0,) gives member 0's scores bit for bit.
 
@@ -88,14 +91,14 @@ class Route(nn.Module):
         ):
             raise WhitError(
                 f"Route was given {len(self.strategies)} strategies {self.strategies} for "
-                f"{rule.situations} situations and {len(members)} members; expected one non-empty tuple "
+                f"{rule.situations} situations and {len(members)} members; expected one non-empty "
+                f"tuple "
                 "of member numbers per situation."
             )
 
     def route(self, *inputs: Tensor) -> Tensor:
         """Return the situation of each input, int64 [batch]."""
-        situations: Tensor = self.rule(self.members[0](*inputs))
-        return situations
+        return cast(Tensor, self.rule(self.members[0](*inputs)))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Answer each input by the members of its situation."""
@@ -113,4 +116,4 @@ class Route(nn.Module):
                 for k in strategy
             ]
             output[chosen] = torch.stack(scores).softmax(-1).mean(0).clamp_min(1e-12).log()
-        return output
+        return cast(Tensor, output)

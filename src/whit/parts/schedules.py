@@ -1,7 +1,7 @@
 """Schedules: stateless functions of the fraction t of a training run, 0 <= t <= 1.
 
-Learning-rate schedules return the factor of the peak rate. Sparsity schedules return the fraction of
-the final sparsity that holds at t; they rise from about 0 to exactly 1.
+Learning-rate schedules return the factor of the peak rate. Sparsity schedules return the
+fraction of the final sparsity that holds at t; they rise from about 0 to exactly 1.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ LEARNING_RATES: dict[str, Schedule] = {
 def one_cycle_sparsity(t: float, alpha: float = 14.0, beta: float = 6.0) -> float:
     """Return the S-curve of one-cycle pruning (Hubens et al. 2021), exactly 1 at t = 1.
 
-    (1 + exp(-alpha + beta)) / (1 + exp(-alpha t + beta)); half is reached near t = beta / alpha. Written
-    with tanh so that a large alpha does not overflow.
+    (1 + exp(-alpha + beta)) / (1 + exp(-alpha t + beta)); half is reached near t = beta / alpha.
+    Written with tanh so that a large alpha does not overflow.
     """
     return _logistic(alpha * t - beta) / _logistic(alpha - beta)
 
@@ -58,7 +58,7 @@ def one_shot_sparsity(t: float, start: float = 0.5) -> float:
 
 
 def iterative_sparsity(t: float, start: float = 0.2, steps: int = 3) -> float:
-    """Prune in `steps` equal jumps between `start` and the end; the first jump comes after start."""
+    """Prune in `steps` equal jumps between `start` and the end; the first is just after start."""
     if t <= start:
         return 0.0
     return math.ceil(min((t - start) / (1 - start), 1.0) * steps - 1e-9) / steps

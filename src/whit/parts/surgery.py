@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
-import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from whit.errors import NoEffect
 
+WeightedLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def weighted_layers(model: nn.Module, skip: Sequence[str] = ()) -> list[tuple[str, nn.Module]]:
+def weighted_layers(model: nn.Module, skip: Sequence[str] = ()) -> list[tuple[str, WeightedLayer]]:
     """Return (path, module) of all linear and convolution layers, in registration order.
 
     Args:
@@ -27,9 +28,8 @@ def weighted_layers(model: nn.Module, skip: Sequence[str] = ()) -> list[tuple[st
     for name in skip:
         if not any(_is_under(path, name) for path, _ in layers):
             raise NoEffect(
-                f"skip names '{name}', which is no linear or convolution layer of this model. Its layers: "
-                + ", ".join(path or "(the model itself)" for path, _ in layers)
-                + "."
+                f"skip names '{name}', which is no linear or convolution layer of this model. Its "
+                f"layers: " + ", ".join(path or "(the model itself)" for path, _ in layers) + "."
             )
     kept = [(p, m) for p, m in layers if not any(_is_under(p, name) for name in skip)]
     if not kept:
@@ -79,10 +79,14 @@ def bake(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if not parametrize.is_parametrized(module):
             continue
-        for name in list(module.parametrizations):
-            with torch.no_grad():
-                value = getattr(module, name).detach().clone()
+        names = cast(nn.ModuleDict, module.parametrizations)
+        for name in list(names):
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-            # remove_parametrizations leaves a tensor of the original's identity: fill a fresh one
-            setattr(module, name, nn.Parameter(value))
     return model
+
+
+def weight_parametrizations(layer: nn.Module) -> list[nn.Module]:
+    """Return the parametrisations on a layer's weight, first applied first."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return []
+    return list(cast(Mapping[str, nn.ModuleList], layer.parametrizations)["weight"])

@@ -50,7 +50,8 @@ class PruningRule:
         number = isinstance(self.sparsity, (int, float)) and not isinstance(self.sparsity, bool)
         require(
             number and 0 < self.sparsity < 1,
-            f"sparsity was given {self.sparsity!r}; expected a fraction between 0 and 1, such as 0.9 for "
+            f"sparsity was given {self.sparsity!r}; expected a fraction between 0 and 1, such as "
+            f"0.9 for "
             "90 % zeros.",
         )
         for name, value, known in (
@@ -68,8 +69,8 @@ class PruningRule:
 class ScheduledPruning(Hook):
     """Prunes masked layers along a rule; a hook, or an object for one's own loop.
 
-    Call `after_step()` after each optimiser step. Effective weights that are pruned are exactly 0 at all
-    times, whatever momentum or weight decay do to the latent ones, and stay pruned.
+    Call `after_step()` after each optimiser step. Effective weights that are pruned are exactly
+    0 at all times, whatever momentum or weight decay do to the latent ones, and stay pruned.
 
     Args:
         model: with masks on its layers (`parts.masks.add_masks`).
@@ -111,7 +112,8 @@ class ScheduledPruning(Hook):
         self.steps += 1
         if self.steps > self.total_steps:
             raise SpecError(
-                f"Pruning was planned for {self.total_steps} steps and got more. Give the true total."
+                f"Pruning was planned for {self.total_steps} steps and got more. Give the true "
+                f"total."
             )
         if self.steps % self.rule.every == 0 or self.steps == self.total_steps:
             self._move_masks()

@@ -37,7 +37,7 @@ def mnist(*, model: str = "conv4", width: float = 1.0) -> Task:
         name=call_text(mnist, model=model, width=width),
         load=load,
         build=control_builder(model, width),
-        settings=Settings(epochs=8, batch_size=128, learning_rate=4e-3, weight_decay=0.01),
+        settings=Settings(epochs=8, batch_size=128, learning_rate=4e-3, weight_decay=0.02),
     )
 
 

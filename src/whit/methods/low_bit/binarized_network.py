@@ -1,6 +1,7 @@
 """Binarized neural networks: weights and activations of +1 and -1.
 
-Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, "Binarized Neural Networks", 2016, arXiv 1602.02830.
+Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, "Binarized Neural Networks", 2016, arXiv
+1602.02830.
 
     weight      w_b = scale * b(w),  b(x) = +1 if x >= 0 else -1   (so b(0) = +1)
     activation  a   = b(x),          da/dx = 1 where |x| <= window, else 0
@@ -31,7 +32,7 @@ from whit.core.technique import Technique, technique
 from whit.errors import NoEffect, SpecError
 from whit.parts.masks import find_masks, latent_weight
 from whit.parts.straight_through import Sign, straight_through_sign
-from whit.parts.surgery import bake, swap_modules, weighted_layers
+from whit.parts.surgery import bake, swap_modules, weight_parametrizations, weighted_layers
 
 Scale = Literal["none", "layer", "channel"]
 Padding = Literal["minus_one", "plus_one", "zero"]
@@ -88,7 +89,8 @@ def binarize(
 ) -> nn.Module:
     """Make a model's weights and activations binary, in place, and return it.
 
-    Use it before the optimiser is made, or after: latent weights stay the parameters that they were.
+    Use it before the optimiser is made, or after: latent weights stay the parameters that they
+    were.
 
     Args:
         model: any module with linear or convolution layers and activation modules.
@@ -96,7 +98,8 @@ def binarize(
         activations: swap activation modules (ReLU and the like) for `Sign`.
         scale: of the weights, see `BinaryWeight`.
         window: the activation's gradient passes where |x| <= window, > 0.
-        padding: what convolutions with binary input pad with; "zero" is not binary and packs larger.
+        padding: what convolutions with binary input pad with; "zero" is not binary and packs
+            larger.
         skip: paths or child names of layers whose weights stay real.
 
     Raises:
@@ -108,7 +111,8 @@ def binarize(
     layers = weighted_layers(model, skip)
     if find_masks(model):
         raise SpecError(
-            "binarized_network comes after a pruning technique in the sum: the sign of a pruned weight is "
+            "binarized_network comes after a pruning technique in the sum: the sign of a pruned "
+            "weight is "
             "+1, so its zeros would be lost. Write binarized_network() first: "
             "'binarized_network() + one_cycle_pruning()'."
         )
@@ -123,7 +127,8 @@ def binarize(
         swapped = swap_modules(model, lambda m: isinstance(m, ACTIVATIONS), lambda _: Sign(window))
         if not swapped:
             raise NoEffect(
-                "The model has no activation module to make binary (torch.nn.ReLU and the like; calls of "
+                "The model has no activation module to make binary (torch.nn.ReLU and the like; "
+                "calls of "
                 "torch.relu in forward cannot be seen). Use modules, or activations=False."
             )
         if padding != "zero":
@@ -153,10 +158,11 @@ def _pad_binary_inputs(model: nn.Module, value: float) -> None:
         )
 
     def padded(module: nn.Module) -> nn.Module:
-        rows, columns = module.padding  # type: ignore[union-attr, misc]
-        module.padding = (0, 0)  # type: ignore[assignment]
-        module._reversed_padding_repeated_twice = [0, 0, 0, 0]  # type: ignore[assignment]
-        pad = nn.ConstantPad2d((columns, columns, rows, rows), value)  # type: ignore[arg-type]
+        assert isinstance(module, nn.Conv2d)
+        assert not isinstance(module.padding, str)
+        rows, columns = module.padding
+        module.padding = (0, 0)
+        pad = nn.ConstantPad2d((columns, columns, rows, rows), value)
         return nn.Sequential(OrderedDict(pad=pad, conv=module))
 
     swap_modules(model, matches, padded)
@@ -167,8 +173,7 @@ def binary_layers(model: nn.Module) -> list[nn.Module]:
     return [
         layer
         for layer in model.modules()
-        if parametrize.is_parametrized(layer, "weight")
-        and any(isinstance(p, BinaryWeight) for p in layer.parametrizations["weight"])  # type: ignore[index, union-attr]
+        if any(isinstance(p, BinaryWeight) for p in weight_parametrizations(layer))
     ]
 
 
@@ -179,7 +184,8 @@ class ClipLatentWeights(Hook):
 
     Args:
         model: after `binarize`.
-        optimizer: its groups are split so that latent weights are not decayed; None leaves it alone.
+        optimizer: its groups are split so that latent weights are not decayed; None leaves it
+            alone.
     """
 
     def __init__(self, model: nn.Module, plan: Plan | None = None) -> None:
@@ -223,7 +229,8 @@ def binarized_network(
         scale: of the weights: "none", "layer" or "channel".
         window: the activation's gradient passes where |x| <= window, > 0.
         padding: of convolutions with binary input: "minus_one", "plus_one" or "zero".
-        first: weights of the first layer, "binary" (its input stays real, as in the paper) or "real".
+        first: weights of the first layer, "binary" (its input stays real, as in the paper) or
+            "real".
         last: weights of the last layer, "binary" or "real".
     """
     _check_options(scale, window, padding)
@@ -237,7 +244,8 @@ def binarized_network(
         skip = paths[:1] * (first == "real") + paths[-1:] * (last == "real")
         if weights and len(skip) >= len(paths):
             raise NoEffect(
-                f"The model has {len(paths)} layers, and first='real', last='real' leave none binary."
+                f"The model has {len(paths)} layers, and first='real', last='real' leave none "
+                f"binary."
             )
         return binarize(
             model,

@@ -1,16 +1,17 @@
 """Magnitude pruning while training: one-shot, iterative or gradual.
 
-One family, three small parts: a schedule (when), a criterion (which weights), a granularity (how large
-a piece).
+One family, three small parts: a schedule (when), a criterion (which weights), a granularity (how
+large a piece).
 
     one_shot   s(t) = s_final for t >= start
     iterative  s(t) = s_final ceil(u n) / n,        u = (t - start) / (1 - start)
     gradual    s(t) = s_final (1 - (1 - u)^3)       Zhu and Gupta 2017, arXiv 1710.01878
 
-t is the fraction of optimiser steps done. The usual score is |w| (Han et al. 2015, arXiv 1506.02626).
+t is the fraction of optimiser steps done. The usual score is |w| (Han et al. 2015, arXiv
+1506.02626).
 
-Shapes: masks have the shape of their weight; with granularity "filter" all weights of an output channel
-share one entry.
+Shapes: masks have the shape of their weight; with granularity "filter" all weights of an output
+channel share one entry.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def pruning_schedule(name: str, start: float | None = None, steps: int = 3) -> S
 
     Args:
         name: "one_shot", "iterative" or "gradual".
-        start: fraction of training before the first pruning, 0 <= . < 1; None for the usual one (0.5 for
-            one_shot, 0.2 for the others).
+        start: fraction of training before the first pruning, 0 <= . < 1; None for the usual one
+            (0.5 for one_shot, 0.2 for the others).
         steps: jumps of "iterative", >= 1.
     """
     require(name in SCHEDULES, f"schedule was given {name!r}. {nearest(str(name), SCHEDULES)}")

@@ -4,11 +4,12 @@ Hubens, Mancas, Gosselin, Preda and Zaharia, "One-Cycle Pruning", 2021, arXiv 21
 
     s(t) = s_final (1 + exp(-alpha + beta)) / (1 + exp(-alpha t + beta)),   alpha = 14, beta = 6
 
-t is the fraction of optimiser steps done. Whenever s(t) is applied, the weights with the smallest |w|
-among those left are pruned until the share s(t) of all prunable weights is 0; pruned weights stay so.
+t is the fraction of optimiser steps done. Whenever s(t) is applied, the weights with the
+smallest |w| among those left are pruned until the share s(t) of all prunable weights is 0;
+pruned weights stay so.
 
-Shapes: masks have the shape of their weight. Prunable are linear and convolution weights; biases and
-normalisation are not, and do not count in the sparsity.
+Shapes: masks have the shape of their weight. Prunable are linear and convolution weights; biases
+and normalisation are not, and do not count in the sparsity.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from whit.procedures.pruning import PruningRule, ScheduledPruning
 class OneCyclePruning(ScheduledPruning):
     """One-cycle pruning for one's own loop: call `after_step()` after each `optimizer.step()`.
 
-    Masks are put on the model when the object is made; parameters stay the same objects, so the optimiser
-    may exist already. `parts.surgery.bake(model)` turns them into plain zeros at the end.
+    Masks are put on the model when the object is made; parameters stay the same objects, so the
+    optimiser may exist already. `parts.surgery.bake(model)` turns them into plain zeros at the end.
 
     Args:
         model: any module with linear or convolution layers.

@@ -4,7 +4,8 @@ Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, 
 
     L = (1 - weight) CE(labels, z) + weight T^2 KL(softmax(z_teacher / T) || softmax(z / T))
 
-The factor T^2 keeps the gradient's scale over T; for large T the term tends to matching centred logits.
+The factor T^2 keeps the gradient's scale over T; for large T the term tends to matching centred
+logits.
 
 Shapes: z, z_teacher [..., classes]; the loss is a mean over the batch.
 """
@@ -98,7 +99,8 @@ def distillation(
     def train(run: Run) -> nn.Module:
         if run.task.output_axes != 1 or not run.data.class_names:
             raise NotApplicable(
-                f"distillation needs one set of class scores per sample; task '{run.task.name}' has none."
+                f"distillation needs one set of class scores per sample; task '{run.task.name}' "
+                f"has none."
             )
         plain = run.plain()
         teacher = plain.fit(plain.build(**_width(teacher_width)))

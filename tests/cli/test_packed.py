@@ -1,0 +1,97 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from whit.runtime import load
+
+
+def run_folder(working_folder):
+    (result,) = working_folder.glob("whit-runs/*/*/result.json")
+    return result.parent
+
+
+def test_predict_prints_label_and_score(whit, finished):
+    result = whit("predict", "task.whit", "task-inputs.npy")
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 8
+    assert result.stdout.startswith(("0: low (score", "0: high (score"))
+
+
+def test_predict_agrees_with_the_program(whit, finished):
+    inputs = np.load("task-inputs.npy")
+    found = json.loads(whit("predict", "task.whit", "task-inputs.npy", "--json").stdout)
+    scores = load("task.whit")(inputs)
+    assert np.allclose(found["scores"], scores)
+    assert found["classes"] == scores.argmax(1).tolist()
+    assert found["labels"] == [("low", "high")[c] for c in scores.argmax(1)]
+
+
+@pytest.mark.parametrize("head", ["", "a,b,c,d,e,f\n"])
+def test_csv_gives_the_same_as_npy(whit, finished, head):
+    inputs = np.load("task-inputs.npy")
+    lines = "\n".join(",".join(repr(float(v)) for v in row) for row in inputs)
+    (finished / "inputs.csv").write_text(head + lines + "\n")
+    csv = json.loads(whit("predict", "task.whit", "inputs.csv", "--json").stdout)
+    npy = json.loads(whit("predict", "task.whit", "task-inputs.npy", "--json").stdout)
+    assert np.allclose(csv["scores"], npy["scores"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.npy", None, "no file"),
+        ("bad.npy", b"\x93NUMPY\x01", "cannot be read"),
+        ("bad.csv", b"1,2\n3\n", "cannot be read"),
+        ("words.csv", b"a,b\nc,d\n", "cannot be read"),
+        ("empty.csv", b"", "cannot be read"),
+        ("narrow.csv", b"1,2,3\n", "shape"),
+        ("nan.csv", b"nan,1,1,1,1,1\n", "NaN"),
+    ],
+)
+def test_bad_inputs_are_said_in_words(whit, finished, name, content, message):
+    if content is not None:
+        (finished / name).write_bytes(content)
+    result = whit("predict", "task.whit", name)
+    assert result.exit_code == 2, result.exception
+    assert message in result.stderr
+
+
+def test_pickled_arrays_are_refused(whit, finished):
+    np.save(finished / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    result = whit("predict", "task.whit", "objects.npy")
+    assert result.exit_code == 2
+    assert "cannot be read" in result.stderr
+
+
+def test_pack_writes_the_same_program(whit, finished):
+    result = whit("pack", run_folder(finished), "-o", "packed/again.whit")
+    assert result.exit_code == 0, result.stderr
+    inputs = np.load("task-inputs.npy")
+    assert np.array_equal(load("packed/again.whit")(inputs), load("task.whit")(inputs))
+    found = json.loads(whit("pack", run_folder(finished), "--json").stdout)
+    assert found["file"] == "task.whit"
+
+
+def test_inspect_adds_up(whit, finished):
+    found = json.loads(whit("inspect", "task.whit", "--json").stdout)
+    assert found["stored_bytes"] == (finished / "task.whit").stat().st_size
+    assert found["macs_by_width"] == {"w32a32": 6 * 16 + 16 * 2}
+    constants = sum(op["weight_bytes"] + op["constant_bytes"] for op in found["operators"])
+    assert constants == found["weight_bytes"]
+    text = whit("inspect", "task.whit").stdout
+    assert "linear" in text
+    assert "labels low, high" in text
+
+
+@pytest.mark.parametrize("words", [["predict", "task.whit", "task-inputs.npy"], ["inspect", "task.whit"]])
+def test_packed_files_need_no_torch(finished, words):
+    code = (
+        "import sys\nsys.modules['torch'] = None\nfrom whit.cli.app import main\n"
+        f"sys.argv = {['whit', *words]!r}\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

@@ -1,0 +1,64 @@
+import json
+import multiprocessing
+
+import pytest
+
+from whit.errors import WhitError
+from whit.measure.store import Store
+
+
+def test_rows_come_back_in_order(tmp_path):
+    store = Store(tmp_path / "new" / "results.jsonl")
+    assert store.rows() == []
+    for number in range(3):
+        store.append({"number": number})
+    assert [row["number"] for row in store.rows()] == [0, 1, 2]
+
+
+def test_a_truncated_last_line_is_skipped_and_ended(tmp_path):
+    store = Store(tmp_path / "results.jsonl")
+    store.append({"number": 0})
+    with store.path.open("a") as file:
+        file.write('{"number": 1, "tex')
+    assert [row["number"] for row in store.rows()] == [0]
+    store.append({"number": 2})
+    assert [row["number"] for row in store.rows()] == [0, 2]
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    store = Store(tmp_path / "results.jsonl")
+    store.append({"a": float("nan"), "b": [float("inf"), 1.5]})
+    assert json.loads(store.path.read_text()) == {"a": None, "b": [None, 1.5]}
+
+
+def test_test_reads_are_counted_by_task(tmp_path):
+    store = Store(tmp_path / "results.jsonl")
+    for task in ("digits", "iris", "digits"):
+        store.append({"task": task})
+    assert store.test_reads() == {"digits": 2, "iris": 1}
+
+
+def test_an_unwritable_folder_is_said_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WhitError, match="cannot be written"):
+        Store(tmp_path / "file" / "results.jsonl").append({})
+
+
+def _append_many(path, writer):
+    for number in range(50):
+        Store(path).append({"writer": writer, "number": number, "filler": "x" * 5000})
+
+
+def test_several_writers_never_mix_lines(tmp_path):
+    path = tmp_path / "results.jsonl"
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_append_many, args=(path, w)) for w in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    rows = Store(path).rows()
+    assert sorted((row["writer"], row["number"]) for row in rows) == [
+        (w, n) for w in range(3) for n in range(50)
+    ]
+    assert len(path.read_text().splitlines()) == 150
