@@ -69,7 +69,8 @@ def test_anything_but_text_is_refused():
 
 def test_the_whole_grammar():
     calls, settings = parse_sum(
-        "a(x=1) + my file.py:b() +package.module:c(y='s + ( @', z=[-1, 0]) + d @ epochs=30, rate=1e-3"
+        "a(x=1) + my file.py:b() +package.module:c(y='s + ( @', z=[-1, 0]) + d @ epochs=30, "
+        "rate=1e-3"
     )
     assert calls == [
         Call("a", {"x": 1}),
@@ -90,11 +91,16 @@ def test_a_single_call_is_no_sum():
 
 names = st.text(string.ascii_lowercase, min_size=1, max_size=6).map(lambda s: f"n_{s}")
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.tuples(inner, inner)
-    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=4,
 )
 calls = st.builds(

@@ -8,7 +8,7 @@ CASES = [
     (["run", "own.py:task", "one_cycle_prunning()"], "one_cycle_pruning"),
     (["run", "own.py:task", "one_cycle_pruning(sparcity=1)"], "sparsity"),
     (["run", "own.py:task", "__import__('os')"], "Python literals"),
-    (["run", "own.py:task", "__import__('os').system('touch pwned')"], "not a call"),
+    (["run", "own.py:task", "__import__('os').system('touch pwned')"], "not a sum"),
     (["run", "own.py:task", "lambda: 1"], "not a call"),
     (["run", "own.py:task", "shrink(x=[i for i in (1,)])"], "plain value"),
     (["run", "own.py:task", ""], "empty spec"),

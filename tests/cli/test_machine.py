@@ -8,7 +8,9 @@ from whit.cli.machine import examine
 def test_doctor_says_versions_and_what_is_missing(whit):
     found = json.loads(whit("doctor", "--json").stdout)
     assert found["versions"]["numpy"] == version("numpy")
-    assert found["extras"]["train"]["missing"] == [] or "torch" in found["extras"]["train"]["missing"]
+    assert (
+        found["extras"]["train"]["missing"] == [] or "torch" in found["extras"]["train"]["missing"]
+    )
     assert isinstance(found["native"]["available"], bool)
     assert found["native"]["available"] or found["native"]["reason"]
 

@@ -1,10 +1,13 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import whit as package
 from whit.runtime import load
 
 
@@ -86,12 +89,17 @@ def test_inspect_adds_up(whit, finished):
     assert "labels low, high" in text
 
 
-@pytest.mark.parametrize("words", [["predict", "task.whit", "task-inputs.npy"], ["inspect", "task.whit"]])
+@pytest.mark.parametrize(
+    "words", [["predict", "task.whit", "task-inputs.npy"], ["inspect", "task.whit"]]
+)
 def test_packed_files_need_no_torch(finished, words):
     code = (
         "import sys\nsys.modules['torch'] = None\nfrom whit.cli.app import main\n"
         f"sys.argv = {['whit', *words]!r}\nmain()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout

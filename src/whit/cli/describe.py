@@ -58,7 +58,7 @@ def _described(name: str) -> dict[str, Any]:
 
     make = _factory(name)
     signature = inspect.signature(make)
-    source = Path(inspect.getsourcefile(make) or "")
+    source = Path(inspect.getsourcefile(inspect.unwrap(make)) or "")
     card = source.with_suffix(".md")
     return {
         "name": name,
@@ -67,7 +67,7 @@ def _described(name: str) -> dict[str, Any]:
         "options": [
             {
                 "name": p.name,
-                "type": p.annotation if isinstance(p.annotation, str) else repr(p.annotation),
+                "type": inspect.formatannotation(p.annotation).strip("'"),
                 "default": None if p.default is p.empty else p.default,
             }
             for p in signature.parameters.values()

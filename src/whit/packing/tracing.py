@@ -31,7 +31,7 @@ def bake(model: nn.Module) -> nn.Module:
         for module in list(baked.modules()):
             if not parametrize.is_parametrized(module):
                 continue
-            for name in list(module.parametrizations):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     return baked.requires_grad_(False)
 
