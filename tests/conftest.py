@@ -27,7 +27,8 @@ task = whit.Task("small", _load, _build, settings=whit.Settings(epochs=2, batch_
 
 def sized(*, width: float = 1.0) -> whit.Task:
     """A task with an option."""
-    return whit.Task("small", _load, lambda data: _build(data, width), settings=whit.Settings(epochs=1))
+    settings = whit.Settings(epochs=1)
+    return whit.Task("small", _load, lambda data: _build(data, width), settings=settings)
 
 
 def broken():

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.core.budget import Budget
-from whit.core.fit import Progress
 from whit.core.execution import execute
+from whit.core.fit import Progress
 from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.errors import SettingsError, WhitError

@@ -1,4 +1,4 @@
-"""The issue's list of bad input: exit code 2, one clear paragraph, no traceback, nothing trained."""
+"""The issue's list of bad input: exit code 2, one paragraph, no traceback, nothing trained."""
 
 import pytest
 

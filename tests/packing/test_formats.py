@@ -11,7 +11,9 @@ FEW = st.sampled_from([0.0, -0.0, 0.3, -0.3, 1.0, -1.0, 7.5])
 ANY = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@given(st.one_of(arrays(np.float32, SHAPES, elements=FEW), arrays(np.float32, SHAPES, elements=ANY)))
+@given(
+    st.one_of(arrays(np.float32, SHAPES, elements=FEW), arrays(np.float32, SHAPES, elements=ANY))
+)
 @settings(max_examples=200, deadline=None)
 def test_the_choice_is_exact_and_smallest(values):
     choice = choose_storage(values)

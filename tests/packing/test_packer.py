@@ -1,6 +1,5 @@
 """`pack` against torch: signs exactly, floats to 1e-4 of the largest output."""
 
-import copy
 import os
 
 import numpy as np
@@ -68,7 +67,12 @@ def parametrised(model, make):
 def mlp(activation=nn.ReLU, bias=True):
     layers = [Normalise(8.0, 8.0), nn.Flatten()]
     for rows, columns in ((64, 33), (33, 20)):
-        layers += [nn.Linear(rows, columns, bias=bias), nn.BatchNorm1d(columns), activation(), nn.Dropout()]
+        layers += [
+            nn.Linear(rows, columns, bias=bias),
+            nn.BatchNorm1d(columns),
+            activation(),
+            nn.Dropout(),
+        ]
     return nn.Sequential(*layers, nn.Linear(20, 10))
 
 
@@ -88,24 +92,17 @@ def convolutional(activation=nn.ReLU, bias=True):
 
 
 def inputs(model, count=40):
-    shape = (count, 1, 16, 16)[: 4] if any(isinstance(m, nn.Conv2d) for m in model.modules()) else (count, 8, 8)
-    shape = (count, 1, 8, 8) if len(shape) == 4 else shape
+    images = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    shape = (count, 1, 8, 8) if images else (count, 8, 8)
     return torch.randint(0, 17, shape, generator=torch.Generator().manual_seed(5)).float()
 
 
 def torch_output(model, x):
+    modes = [module.training for module in model.modules()]
     with torch.no_grad():
-        return copy.deepcopy(model).eval()(x).numpy() if not has_parametrisation(model) else _eval(model, x)
-
-
-def has_parametrisation(model):
-    return any(parametrize.is_parametrized(module) for module in model.modules())
-
-
-def _eval(model, x):
-    training = model.training
-    output = model.eval()(x).numpy()
-    model.train(training)
+        output = model.eval()(x).numpy()
+    for module, mode in zip(model.modules(), modes, strict=True):
+        module.training = mode
     return output
 
 
@@ -159,7 +156,9 @@ def test_scaled_binary_networks_keep_their_classes(network, scale):
 
 
 @pytest.mark.parametrize("network", [mlp, convolutional])
-@pytest.mark.parametrize(("share", "formats"), [(0.5, {"mask_float32"}), (0.97, {"csr_float32", "mask_float32"})])
+@pytest.mark.parametrize(
+    ("share", "formats"), [(0.5, {"mask_float32"}), (0.97, {"csr_float32", "mask_float32"})]
+)
 def test_pruned_networks(network, share, formats):
     model = parametrised(randomised(network()), lambda: Pruned(share))
     packed = check(model, inputs(model))
@@ -186,8 +185,9 @@ def test_pruned_by_torch_utils():
 
 def test_sign_networks_with_padding_by_minus_one():
     model = nn.Sequential(
-        Sign(), nn.ConstantPad2d(1, -1.0), nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), Sign(),
-        nn.ConstantPad2d((1, 2, 0, 1), 1.0), nn.Conv2d(4, 5, 2, bias=False), nn.Flatten(),
+        Sign(), nn.ConstantPad2d(1, -1.0), nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4),
+        Sign(), nn.ConstantPad2d((1, 2, 0, 1), 1.0), nn.Conv2d(4, 5, 2, bias=False),
+        nn.Flatten(),
     )  # fmt: skip
     model = parametrised(randomised(model), lambda: Binary("none"))
     packed = check(model, torch.randn(9, 3, 5, 6), exact=True)
@@ -270,7 +270,14 @@ def test_the_message_names_module_and_operator():
 
 
 @pytest.mark.parametrize(
-    "example", [(), (torch.zeros(2, 4),) * 2, (torch.zeros(2, 4).double(),), (torch.zeros(4),), (torch.zeros(0, 4),)]
+    "example",
+    [
+        (),
+        (torch.zeros(2, 4),) * 2,
+        (torch.zeros(2, 4).double(),),
+        (torch.zeros(4),),
+        (torch.zeros(0, 4),),
+    ],
 )
 def test_wrong_examples_are_explained(example):
     with pytest.raises(CannotPack):
@@ -298,9 +305,12 @@ def test_the_model_and_the_random_state_stay_as_they_are():
     model = parametrised(randomised(mlp(Sign)), lambda: Binary("layer")).train()
     model[2].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    model[2].eval()
     flags = [module.training for module in model.modules()]
     random = torch.get_rng_state()
+    output = torch_output(model, inputs(model))
     pack(model, inputs(model))
+    np.testing.assert_array_equal(torch_output(model, inputs(model)), output)
     assert flags == [module.training for module in model.modules()]
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert torch.equal(random, torch.get_rng_state())

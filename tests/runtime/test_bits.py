@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from whit.runtime.bits import binary_gemm_reference, bytes_to_words, pack_bits, popcount, unpack_bits
+from whit.runtime.bits import (
+    binary_gemm_reference,
+    bytes_to_words,
+    pack_bits,
+    popcount,
+    unpack_bits,
+)
 
 
 @pytest.mark.parametrize("count", range(1, 131))

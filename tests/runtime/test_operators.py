@@ -130,15 +130,24 @@ def test_conv2d_on_signs_in_groups_is_exact():
     np.testing.assert_array_equal(run(operator, x < 0, "sign"), expected.numpy())
 
 
-@pytest.mark.parametrize(("granularity", "shape"), [(SCALAR, ()), (CHANNEL, (3, 1, 1)), (FEATURE, (3, 4, 5))])
+@pytest.mark.parametrize(
+    ("granularity", "shape"), [(SCALAR, ()), (CHANNEL, (3, 1, 1)), (FEATURE, (3, 4, 5))]
+)
 def test_affine_and_normalize(granularity, shape):
     x = torch.from_numpy(floats(2, 3, 4, 5))
-    scale, shift = floats(*shape) if shape else floats(1), floats(*shape, seed=1) if shape else floats(1)
+    scale, shift = (
+        floats(*shape) if shape else floats(1),
+        floats(*shape, seed=1) if shape else floats(1),
+    )
     flat = (scale.reshape(-1), shift.reshape(-1), granularity, granularity)
     found = run(Affine(*flat), x.numpy())
-    np.testing.assert_array_equal(found, (x * torch.from_numpy(scale) + torch.from_numpy(shift)).numpy())
+    np.testing.assert_array_equal(
+        found, (x * torch.from_numpy(scale) + torch.from_numpy(shift)).numpy()
+    )
     found = run(Normalize(*flat), x.numpy())
-    np.testing.assert_array_equal(found, ((x - torch.from_numpy(shift)) / torch.from_numpy(scale)).numpy())
+    np.testing.assert_array_equal(
+        found, ((x - torch.from_numpy(shift)) / torch.from_numpy(scale)).numpy()
+    )
 
 
 def test_missing_operands_are_left_out():

@@ -64,11 +64,11 @@ class Split:
         """Return the samples with these numbers; small integers and halves become float32.
 
         Args:
-            index: int64 [batch].
+            index: int64 [batch], or [members, batch] for members with their own samples.
         """
         return Batch(
-            tuple(_as_model_input(t.index_select(0, index)) for t in self.inputs) + self.shared,
-            self.target.index_select(0, index),
+            tuple(_as_model_input(_selected(t, index)) for t in self.inputs) + self.shared,
+            _selected(self.target, index),
             index,
         )
 
@@ -91,6 +91,13 @@ class Split:
             self.target.to(device),
             tuple(t.to(device) for t in self.shared),
         )
+
+
+def _selected(tensor: Tensor, index: Tensor) -> Tensor:
+    if index.dim() == 1:
+        return tensor.index_select(0, index)
+    chosen = tensor.index_select(0, index.flatten())
+    return chosen.reshape(*index.shape, *tensor.shape[1:])
 
 
 def _as_model_input(tensor: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from whit.core.task import Task
 from whit.core.technique import HookFactory
 from whit.errors import SettingsError, TaskError
 from whit.measure.meter import Meter, forward_macs
+from whit.parts.group import Group
 from whit.parts.schedules import LEARNING_RATES
 
 SMALL_STEP_MACS = 20_000_000
@@ -101,10 +102,14 @@ def fit(
     training.augment = augment
     training.sample_weights = _checked_weights(sample_weights, len(split))
     with surroundings.meter.training(model), training.suitable_threads():
-        training.resume()
-        while training.epoch < settings.epochs:
-            training.run_epoch()
-            training.save()
+        try:
+            training.resume()
+            while training.epoch < settings.epochs:
+                training.run_epoch()
+                training.save()
+        finally:
+            for hook in training.hooks:
+                hook.close()
     return model.eval()
 
 
@@ -129,6 +134,13 @@ class _Training:
         if self.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.split = split.to(surroundings.device)
+        # A group whose members take their own inputs gets its own order of samples for each member.
+        self.orders = len(model) if isinstance(model, Group) and model.own_inputs else 0
+        if self.orders and split.shared:
+            raise TaskError(
+                "A Group with own_inputs cannot learn from a graph: its tensors are shared by all "
+                "samples. Use own_inputs=False."
+            )
         self.epoch = 0
         self.batch_size = min(settings.batch_size, len(split))
         # A last, smaller batch would upset batch norm; the order changes, so no sample is left
@@ -169,7 +181,7 @@ class _Training:
         order = self._order().to(self.around.device)
         for step in range(self.steps_per_epoch):
             self._set_rate((self.epoch * self.steps_per_epoch + step) / self.plan.total_steps)
-            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+            index = order[..., step * self.batch_size : (step + 1) * self.batch_size]
             total += self._step(self._augmented(self.split.batch(index)))
         for hook in self.hooks:
             hook.after_epoch()
@@ -187,6 +199,12 @@ class _Training:
             )
 
     def _order(self) -> Tensor:
+        """Return the numbers of the epoch's samples: [samples], or [members, samples]."""
+        if self.orders:
+            return torch.stack([self._one_order() for _ in range(self.orders)])
+        return self._one_order()
+
+    def _one_order(self) -> Tensor:
         if self.sample_weights is None:
             return torch.randperm(len(self.split), generator=self.generator)
         return torch.multinomial(
@@ -196,16 +214,22 @@ class _Training:
     def _augmented(self, batch: Batch) -> Batch:
         first = batch.inputs[0]
         if self.augment is not None:
-            first = self.augment(first, self.generator)
+            first = self._augment(first)
         if self.channels_last and first.dim() == 4:
             first = first.contiguous(memory_format=torch.channels_last)
         return Batch((first, *batch.inputs[1:]), batch.target, batch.index)
 
+    def _augment(self, inputs: Tensor) -> Tensor:
+        assert self.augment is not None
+        if not self.orders:
+            return self.augment(inputs, self.generator)
+        return self.augment(inputs.flatten(0, 1), self.generator).reshape(inputs.shape)
+
     def _step(self, batch: Batch) -> Tensor:
         output = self.model(*batch.inputs)
         if self.epoch == 0:
-            self.around.task.check_output(output, len(batch.target))
-        loss = self.around.task.mean_loss(output, batch.target)
+            self.around.task.check_output(output, self.batch_size)
+        loss = self.around.task.mean_loss(output, batch.target, bool(self.orders))
         for hook in self.hooks:
             loss = hook.loss(loss, output, batch)
         self.optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,7 @@ class Plan:
 
 
 class Hook:
-    """The five moments of a training run; every one does nothing by default.
+    """The moments of a training run; every one does nothing by default.
 
     A hook is made for one model and one plan and counts its own steps. Its `state_dict` must
     hold all that changes, so that a killed run resumes to the same weights.
@@ -50,6 +50,9 @@ class Hook:
 
     def after_epoch(self) -> None:
         """Act when an epoch has ended."""
+
+    def close(self) -> None:
+        """Undo what was registered on the model; called once, also when training fails."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be saved to go on later: tensors, numbers, strings, lists."""

@@ -93,15 +93,18 @@ class Run:
         self.budget = ledger.budget
         self._ledger = ledger
 
-    def build(self, **choices: object) -> nn.Module:
+    def build(self, module: nn.Module | None = None, /, **choices: object) -> nn.Module:
         """Return a new, prepared model.
 
         Args:
+            module: prepared instead of a newly built one; for searches that make their own.
             choices: keywords of the task's `build`, such as `width=0.5`.
 
         Raises:
             TaskError: a choice that the task does not know.
         """
+        if module is not None:
+            return self.technique.prepare_model(module, self.data)
         model = self.technique.prepare_model(self.task.build_model(self.data, choices), self.data)
         self._ledger.choices[model] = choices
         return model
@@ -139,19 +142,20 @@ class Run:
             sample_weights=sample_weights,
         )
 
-    def evaluate(self, model: nn.Module, split: str = "valid") -> float:
-        """Return the task's metric on "train" or "valid"; "test" is sealed.
+    def evaluate(self, model: nn.Module, split: str | Split = "valid") -> float:
+        """Return the task's metric on "train", "valid" or given samples; "test" is sealed.
 
         Raises:
             TestDataSealed: the split is "test".
         """
-        if split not in ("train", "valid"):
+        if isinstance(split, str) and split not in ("train", "valid"):
             raise TestDataSealed(
                 f"A procedure asked to evaluate on '{split}'. Only 'valid' and 'train' can be "
                 f"used while "
                 "training; the test split is read once, by the final measurement."
             )
-        chosen = self.data.train if split == "train" else self.data.valid
+        named = {"train": self.data.train, "valid": self.data.valid}
+        chosen = named[split] if isinstance(split, str) else split
         return self.task.metric(predict(model, chosen, self.task, self.device.torch), chosen.target)
 
     def plain(self) -> Run:

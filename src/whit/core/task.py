@@ -79,16 +79,21 @@ class Task:
             )
         return model
 
-    def mean_loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def mean_loss(self, output: Tensor, target: Tensor, own_targets: bool = False) -> Tensor:
         """Return the loss averaged over leading axes (members or exits).
 
-        Shapes: output [..., batch, *output_axes], target [batch, ...] -> scalar.
+        Args:
+            output: [..., batch, *output_axes].
+            target: [batch, ...], or [members, batch, ...] with `own_targets`.
+            own_targets: each member has its own samples.
         """
         leading = output.dim() - 1 - self.output_axes
         if leading == 0:
             return self.loss(output, target)
         members = output.flatten(0, leading - 1)
-        return torch.stack([self.loss(member, target) for member in members]).mean()
+        targets = target if own_targets else target.expand(len(members), *target.shape)
+        losses = [self.loss(m, t) for m, t in zip(members, targets, strict=True)]
+        return torch.stack(losses).mean()
 
     def combined_output(self, output: Tensor) -> Tensor:
         """Return one output per sample: leading axes averaged (class scores as probabilities).

@@ -16,6 +16,9 @@ from whit.packing.tracing import module_path, trace
 
 aten = torch.ops.aten
 
+# Tensors of one number in the shape of an activation: the number alone broadcasts the same way.
+_FILLED = {"ones_like": 1.0, "zeros_like": 0.0}
+
 
 def lower(baked: nn.Module, example: Tensor) -> list[Node]:
     """Lower a baked model to a chain of nodes.
@@ -75,6 +78,9 @@ def _evaluate(node: torch.fx.Node, values: dict[str, Any]) -> Any:
         raise CannotPack(_advice(), module, name)
     if not _holds_data(flat):
         return _constant(node, arguments, keywords, module)
+    filled = _FILLED.get(str(getattr(node.target, "overloadpacket", "")).removeprefix("aten."))
+    if filled is not None:
+        return torch.tensor(filled)
     result = _continue_step(node, arguments, keywords) or _handle(
         Call(node, arguments, keywords, module, name)
     )

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from whit.errors import CannotPack
 
@@ -26,14 +25,23 @@ def bake(model: nn.Module) -> nn.Module:
 
     The model itself, its training flags and the random state stay as they are.
     """
-    with torch.random.fork_rng(devices=[]):
-        baked = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        baked = copy.deepcopy(model).cpu().eval()
         for module in list(baked.modules()):
-            if not parametrize.is_parametrized(module):
-                continue
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            if isinstance(getattr(module, "parametrizations", None), nn.ModuleDict):
+                _bake_module(module)
     return baked.requires_grad_(False)
+
+
+def _bake_module(module: nn.Module) -> None:
+    # parametrize.remove_parametrizations deletes the property from the class, which a deep copy
+    # shares with the original: the original would lose its weight.
+    names = list(module.parametrizations)  # type: ignore[arg-type]
+    values = {name: getattr(module, name).detach().clone() for name in names}
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def trace(baked: nn.Module, example: Tensor) -> Traced:
