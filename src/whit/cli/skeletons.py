@@ -4,7 +4,7 @@ Placeholders are $name, $class_name and $family; `string.Template` fills them.
 """
 
 TECHNIQUE = '''\
-"""$title: one sentence that says the idea.                                     <- REPLACE
+"""$title: REPLACE by one sentence that says the idea.
 
 Authors, "Title", year, arXiv number.                                          <- REPLACE
 
@@ -41,14 +41,15 @@ class $class_name(Hook):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Act when the weights have moved.                                     <- REPLACE"""
+        """Act when the weights have moved."""
+        # REPLACE what happens here.
         for weight in self.weights:
             weight.copy_(weight.sign() * (weight.abs() - self.strength).clamp_min(0))
 
 
 @technique
 def $name(*, strength: float = 1e-4) -> Technique:
-    """Shrink small weights to exactly 0 while training.                        <- REPLACE
+    """Shrink small weights to exactly 0 while training (REPLACE).
 
     Args:
         strength: subtracted from every |w| at each step, 0 < . < 1.

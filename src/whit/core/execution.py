@@ -146,7 +146,7 @@ def train(task: Task, technique: Technique, settings: Settings, conditions: Cond
 
 def _measured(result: Result, trained: Trained) -> Result:
     run, task, data = trained.run, trained.run.task, trained.run.data
-    example = data.train.batch(torch.arange(min(64, len(data.train)))).inputs
+    example = data.valid.batch(torch.arange(min(64, len(data.valid)))).inputs
     subject = Subject(
         predict=lambda model, split: predict(model, split, task, run.device.torch),
         valid=data.valid,
