@@ -1,7 +1,8 @@
 """Samples per second of `fit` against an ordinary DataLoader loop, on MNIST.
 
-Same model, same start, same batch size, same samples, no augmentation; the repetitions of both loops are
-interleaved in one process, and medians are compared. Run: `python benchmarks/fit_speed.py`.
+Same model, same start, same batch size, same samples, no augmentation; the repetitions of both
+loops are interleaved in one process, and medians are compared.
+Run: `python benchmarks/fit_speed.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def train_with_fit(task: Task, model: nn.Module, split: Split, settings: Setting
 
 
 def train_with_loader(task: Task, model: nn.Module, split: Split, settings: Settings) -> None:
-    """The loop of the tutorials: float tensors, DataLoader, Adam, `.item()` for the running loss."""
+    """The loop of the tutorials: DataLoader, Adam, `.item()` for the running loss."""
     samples = TensorDataset(split.inputs[0].float(), split.target)
     loader = DataLoader(samples, batch_size=settings.batch_size, shuffle=True, drop_last=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
@@ -66,7 +67,7 @@ def compare(name: str, samples: int, batch_size: int, repetitions: int) -> dict[
     start = task.build(data)
     warm_up = split.subset(torch.arange(4 * batch_size))
     seconds: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-    for loop, train in LOOPS.items():
+    for train in LOOPS.values():
         train(task, deepcopy(start), warm_up, settings)
     for repetition in range(repetitions):
         # The order alternates, so that neither loop always follows the other.
@@ -97,7 +98,7 @@ def compare(name: str, samples: int, batch_size: int, repetitions: int) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["mlp4", "conv4"])
-    parser.add_argument("--samples", type=int, default=0, help="0: 20,000 for mlp4, 5,120 for conv4")
+    parser.add_argument("--samples", type=int, default=0, help="0: 20,000 or 5,120")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="0: what torch chooses")

@@ -11,7 +11,7 @@ from torch import nn
 from whit.packing.folding import fold, search_threshold
 from whit.packing.graph_nodes import ThresholdNode
 from whit.packing.lower import lower
-from whit.packing.tracing import bake
+from whit.packing.tracing import baked_copy
 from whit.parts.straight_through import Sign
 
 FLOAT = st.floats(-100, 100, width=32)
@@ -31,7 +31,7 @@ def batch_norm(gamma, beta, mean, variance):
 
 
 def only_threshold(model, features):
-    nodes = fold(lower(bake(model), torch.zeros(2, features)))
+    nodes = fold(lower(baked_copy(model), torch.zeros(2, features)))
     return next(node for node in nodes if isinstance(node, ThresholdNode))
 
 
@@ -73,7 +73,7 @@ def test_every_integer_agrees_with_torch():
         model[2].weight.normal_()
         model[2].weight[7] = 0
         model[2].running_mean.copy_(torch.randint(-9, 9, (50,)) / 2)  # ties with beta = 0
-    nodes = fold(lower(bake(model), torch.zeros(2, 37)))
+    nodes = fold(lower(baked_copy(model), torch.zeros(2, 37)))
     node = nodes[-1]
     assert isinstance(node, ThresholdNode)
     assert node.integers
@@ -102,7 +102,7 @@ def test_max_pool_stays_between_the_sum_and_the_threshold(gamma):
     with torch.no_grad():
         model[1].weight.copy_(torch.where(model[1].weight >= 0, 1.0, -1.0))
         model[3].weight.fill_(gamma)
-    nodes = fold(lower(bake(model), torch.zeros(2, 2, 6, 6)))
+    nodes = fold(lower(baked_copy(model), torch.zeros(2, 2, 6, 6)))
     assert isinstance(nodes[-1], ThresholdNode)
     assert nodes[-1].integers
     assert bool(nodes[-1].flipped.all()) == (gamma < 0)

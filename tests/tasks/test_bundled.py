@@ -58,7 +58,7 @@ def test_iris_parts_are_balanced() -> None:
 
 
 def test_the_splits_never_change() -> None:
-    # Results are compared over years: if this fails, the data or the split changed, and old rows lie.
+    # Results are compared over years: if the data or the split changed, old rows lie.
     assert digits().load().checksum() == "8bd6ae9e38858e0d"
     assert iris().load().checksum() == "23036310b40b0d3d"
 

@@ -156,7 +156,7 @@ def _measured(result: Result, trained: Trained) -> Result:
         example=example,
         labels=data.class_names,
         input_range=data.input_range,
-        info={"task": task.name, "spec": result.spec, "seed": result.seed},
+        info={"task": task.name, "spec": run.technique.brief, "seed": result.seed},
     )
     charge = replace(run.meter.charge(), exchanged_bytes=run.device.exchanged_bytes)
     measured = measure(result.model, subject, charge)

@@ -10,7 +10,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +50,7 @@ class Technique:
         train: the procedure, `Run -> model`; at most one per sum may differ from `train_once`.
         finish_model: `(model, data) -> model`, after training: convert, select, calibrate, bake.
         spec: the call that made the value, with defaults filled in; it parses back.
+        brief: the same without options at their defaults, for people and for small files.
     """
 
     prepare_data: Callable[[Data], Data] = keep
@@ -58,6 +59,7 @@ class Technique:
     train: Callable[[Run], nn.Module] = train_once
     finish_model: Callable[[nn.Module, Data], nn.Module] = keep
     spec: str = PLAIN
+    brief: str = PLAIN
 
     def __add__(self, other: Technique) -> Technique:
         """Add another technique; its slots run after this one's, always in the order written.
@@ -79,8 +81,13 @@ class Technique:
             hooks=self.hooks + other.hooks,
             train=other.train if self.train is train_once else self.train,
             finish_model=_chain_model(self.finish_model, other.finish_model),
-            spec=" + ".join(s for s in (self.spec, other.spec) if s != PLAIN) or PLAIN,
+            spec=_sum_text(self.spec, other.spec),
+            brief=_sum_text(self.brief, other.brief),
         )
+
+
+def _sum_text(*terms: str) -> str:
+    return " + ".join(term for term in terms if term != PLAIN) or PLAIN
 
 
 def _chain_data(
@@ -121,10 +128,14 @@ def technique(make: Callable[..., Technique]) -> Callable[..., Technique]:
 
         bound = bind_options(make.__name__, signature, args, options)
         made = make(*bound.args, **bound.kwargs)
-        written = ", ".join(f"{k}={_literal(make, k, v)}" for k, v in bound.arguments.items())
-        spec = f"{reference_of(make)}({written})"
-        return Technique(
-            made.prepare_data, made.prepare_model, made.hooks, made.train, made.finish_model, spec
+        written = {k: f"{k}={_literal(make, k, v)}" for k, v in bound.arguments.items()}
+        known = signature.parameters
+        changed = [text for k, text in written.items() if bound.arguments[k] != known[k].default]
+        name = reference_of(make)
+        return replace(
+            made,
+            spec=f"{name}({', '.join(written.values())})",
+            brief=f"{name}({', '.join(changed)})",
         )
 
     call.__whit_technique__ = True  # type: ignore[attr-defined]

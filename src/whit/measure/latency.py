@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ class Latency:
         median_ms: median over repetitions, milliseconds.
         iqr_ms: distance of the quartiles, milliseconds.
         backend: "native" or "reference" (NumPy).
-        threads: that the program may use.
+        threads: that the program may use, linear algebra included.
         repetitions: timed calls.
     """
 
@@ -60,15 +61,24 @@ def measure_latencies(
     """
     samples = {name: np.ascontiguousarray(examples[name][:1]) for name in programs}
     times: dict[str, list[int]] = {name: [] for name in programs}
-    for name, program in programs.items():
-        for _ in range(WARM_UP):
-            program(samples[name])
-    for _ in range(repetitions):
+    with _one_blas_thread():
         for name, program in programs.items():
-            start = time.perf_counter_ns()
-            program(samples[name])
-            times[name].append(time.perf_counter_ns() - start)
+            for _ in range(WARM_UP):
+                program(samples[name])
+        for _ in range(repetitions):
+            for name, program in programs.items():
+                start = time.perf_counter_ns()
+                program(samples[name])
+                times[name].append(time.perf_counter_ns() - start)
     return {name: _summary(times[name], program) for name, program in programs.items()}
+
+
+def _one_blas_thread() -> AbstractContextManager[object]:
+    """Hold NumPy's linear algebra to one thread; the library comes with scikit-learn."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(1)
+    return limits
 
 
 def _summary(nanoseconds: list[int], program: Program) -> Latency:

@@ -14,7 +14,7 @@ from whit.errors import CannotPack, WhitError
 from whit.packing.emission import Emitted, emit
 from whit.packing.folding import fold
 from whit.packing.lower import lower
-from whit.packing.tracing import bake
+from whit.packing.tracing import baked_copy
 from whit.runtime.artifact import build_artifact
 from whit.runtime.data_section import DataWriter
 from whit.runtime.layout import INPUT_DTYPES, MAX_RANK, Activation, ProgramHeader
@@ -108,7 +108,7 @@ def pack(
     metadata = _metadata(labels, info)
     low, high = _check_range(input_range, batch)
     source = Activation(tuple(batch.shape[1:]), str(batch.dtype).removeprefix("torch."))
-    baked = bake(model)
+    baked = baked_copy(model)
     emitted = emit(fold(lower(baked, batch)), source)
     header = ProgramHeader(len(emitted), source.shape, source.domain, low, high)
     program, data = _assemble(header, emitted)

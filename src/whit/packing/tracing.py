@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from whit.errors import CannotPack
+from whit.parts.surgery import bake
 
 
 @dataclass(frozen=True)
@@ -20,35 +21,20 @@ class Traced:
     input_name: str
 
 
-def bake(model: nn.Module) -> nn.Module:
+def baked_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy in eval mode on the CPU whose parametrisations became plain weights.
 
     The model itself, its training flags and the random state stay as they are.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        baked = copy.deepcopy(model).cpu().eval()
-        for module in list(baked.modules()):
-            if isinstance(getattr(module, "parametrizations", None), nn.ModuleDict):
-                _bake_module(module)
-    return baked.requires_grad_(False)
-
-
-def _bake_module(module: nn.Module) -> None:
-    # parametrize.remove_parametrizations deletes the property from the class, which a deep copy
-    # shares with the original: the original would lose its weight.
-    names = list(module.parametrizations)  # type: ignore[arg-type]
-    values = {name: getattr(module, name).detach().clone() for name in names}
-    module.__class__ = type(module).__bases__[0]
-    del module.parametrizations
-    for name, value in values.items():
-        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
+    with torch.random.fork_rng(devices=[]):
+        return bake(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
 
 
 def trace(baked: nn.Module, example: Tensor) -> Traced:
     """Export a baked model with a free batch axis.
 
     Args:
-        baked: from ``bake``.
+        baked: from ``baked_copy``.
         example: [batch, ...], at least two samples.
 
     Raises:

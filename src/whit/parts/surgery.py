@@ -79,9 +79,16 @@ def bake(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if not parametrize.is_parametrized(module):
             continue
-        names = cast(nn.ModuleDict, module.parametrizations)
-        for name in list(names):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        values = {
+            name: getattr(module, name).detach().clone()
+            for name in cast(nn.ModuleDict, module.parametrizations)
+        }
+        # parametrize.remove_parametrizations deletes the property from the class, which a deep copy
+        # shares with the original: the original would lose its weight.
+        module.__class__ = type(module).__bases__[0]
+        del module.parametrizations
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value))
     return model
 
 

@@ -18,7 +18,7 @@ from whit.runtime.layout import FLOAT, Activation, Record, parse_header, parse_r
 from whit.runtime.operators import OPERATOR_CODES, OPERATORS, Operator
 from whit.runtime.operators.contract import to_float
 
-_CHUNK_BYTES = 24 << 20
+_CHUNK_BYTES = 8 << 20
 RESERVED_INFO = ("labels", "backend", "threads", "format_version")
 
 

@@ -1,7 +1,7 @@
 """Augmentation as batched tensor code: `(inputs, generator) -> inputs`, for images.
 
-Each function here returns an `Augment`; all randomness comes from the generator it is given, so a run
-that is resumed sees the same images.
+Each function here returns an `Augment`; all randomness comes from the generator it is given, so
+a run that is resumed sees the same images.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def data_file(folder: str, name: str, sha256: str, base_url: str) -> Path:
         path = Path(chosen) / folder / name
         if not path.is_file():
             raise DataError(
-                f"The file '{path}' is missing; the variable {VARIABLE} says that data is in '{chosen}'. "
-                f"Put the file there, or unset {VARIABLE} to let whit download it."
+                f"The file '{path}' is missing; the variable {VARIABLE} says that data is in "
+                f"'{chosen}'. Put the file there, or unset {VARIABLE} to let whit download it."
             )
         return _verified(path, sha256)
     for root in _shared_folders():
@@ -81,7 +81,7 @@ def _downloaded(folder: str, name: str, sha256: str, base_url: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"The file '{name}' of '{folder}' could not be downloaded from {base_url} ({reason[:200]}). "
-            f"Set {VARIABLE} to a folder that holds '{folder}/{name}'."
+            f"The file '{name}' of '{folder}' could not be downloaded from {base_url} "
+            f"({reason[:200]}). Set {VARIABLE} to a folder that holds '{folder}/{name}'."
         ) from None
     return cache / name

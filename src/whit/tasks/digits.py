@@ -41,9 +41,7 @@ def load() -> ImageData:
     bundled = load_bundled("digits")
     images = torch.from_numpy(bundled.images).to(torch.uint8).unsqueeze(1)
     target = torch.from_numpy(bundled.target).to(torch.int64)
-    parts = [
-        Split((images[index],), target[index])
-        for index in stratified_split(target, SIZES, seed=20240201)
-    ]
+    whole = Split((images,), target)
+    train, valid, test = map(whole.subset, stratified_split(target, SIZES, seed=20240201))
     names = tuple(str(name) for name in bundled.target_names)
-    return ImageData(*parts, class_names=names, input_range=(0.0, 16.0))
+    return ImageData(train, valid, test, class_names=names, input_range=(0.0, 16.0))

@@ -37,8 +37,8 @@ def read_idx(path: Path, axes: int) -> Tensor:
     magic = bytes((0, 0, UINT8, axes))
     if raw[:4] != magic or len(raw) < 4 + 4 * axes:
         raise DataError(
-            f"The file '{path}' begins with {raw[:4].hex() or 'nothing'}, expected {magic.hex()} (an IDX "
-            f"file of bytes with {axes} axes). It is another file, or it is corrupt."
+            f"The file '{path}' begins with {raw[:4].hex() or 'nothing'}, expected {magic.hex()} "
+            f"(an IDX file of bytes with {axes} axes). It is another file, or it is corrupt."
         )
     shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
     values = len(raw) - 4 - 4 * axes

@@ -40,8 +40,8 @@ def load() -> VectorData:
     bundled = load_bundled("iris")
     lengths = torch.from_numpy(bundled.data).to(torch.float32)
     target = torch.from_numpy(bundled.target).to(torch.int64)
-    parts = [
-        Split((lengths[index],), target[index])
-        for index in stratified_split(target, SIZES, seed=20240202)
-    ]
-    return VectorData(*parts, class_names=tuple(str(name) for name in bundled.target_names))
+    whole = Split((lengths,), target)
+    train, valid, test = map(whole.subset, stratified_split(target, SIZES, seed=20240202))
+    return VectorData(
+        train, valid, test, class_names=tuple(str(name) for name in bundled.target_names)
+    )

@@ -18,10 +18,18 @@ from whit.tasks.splits import stratified_split
 
 BASE_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 SHA256 = {
-    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    "train-images-idx3-ubyte.gz": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
 }
 SIZES = (55_000, 5_000)
 
@@ -50,10 +58,10 @@ def load() -> ImageData:
         MissingExtra: a download is needed and pooch is not installed.
     """
     known = _read("train")
-    train, valid = (known.subset(i) for i in stratified_split(known.target, SIZES, seed=20240203))
+    train, valid = stratified_split(known.target, SIZES, seed=20240203)
     return ImageData(
-        train,
-        valid,
+        known.subset(train),
+        known.subset(valid),
         _read("t10k"),
         class_names=tuple("0123456789"),
         augment=random_affine(degrees=10.0, scale=0.1, pixels=2.0),

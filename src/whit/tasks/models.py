@@ -1,9 +1,9 @@
 """Control models by name and width, and the `build` function of a built-in task.
 
-All start with `Normalise`, so they take raw values. Layers before a batch norm have no bias of their
-own, every activation is a module of its own (techniques swap them), and in `conv4` the pooling comes
-before batch norm and activation: for ReLU that is the same class of functions with a quarter of the
-elements to normalise, and binary activations must be pooled before the sign.
+All start with `Normalise`, so they take raw values. Layers before a batch norm have no bias of
+their own, every activation is a module of its own (techniques swap them), and in `conv4` the
+pooling comes before batch norm and activation: for ReLU that is the same class of functions with a
+quarter of the elements to normalise, and binary activations must be pooled before the sign.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def hidden_width(base: int, width: float) -> int:
 def mlp4(data: Data, width: float = 1.0) -> nn.Module:
     """Build four linear layers, each but the last followed by batch norm and ReLU.
 
-    The three hidden sizes follow the number of input values: 512-256-128 from 256 values on (MNIST),
-    128-128-64 from 32 on (digits), else 32-32-16 (small tables). More did not help the control.
+    The three hidden sizes follow the number of input values, so that a small input gets a small
+    model and savings are not flattered: 512-256-128 from 256 values on (MNIST), 128-128-64 from 32
+    on (digits), else 32-32-16 (small tables).
 
     Shapes: [batch, ...] -> [batch, data.output_size].
 
@@ -108,7 +109,7 @@ def check_width(width: float) -> None:
     """
     number = isinstance(width, (int, float)) and not isinstance(width, bool)
     if not number or not math.isfinite(width) or width <= 0:
-        raise TaskError(f"The width was given as {width!r}; expected a number above 0, such as 0.5.")
+        raise TaskError(f"The width was given as {width!r}; expected a number above 0, like 0.5.")
 
 
 def control_builder(model: str, width: float) -> Builder:
@@ -119,7 +120,7 @@ def control_builder(model: str, width: float) -> Builder:
         width: multiplies the hidden sizes, > 0.
 
     Raises:
-        TaskError: (here, and when the model is built) an unknown name, or a width that is not positive.
+        TaskError: (here, and when the model is built) an unknown name, or a width not above 0.
     """
 
     def build(data: Data, *, model: str = model, width: float = width) -> nn.Module:
@@ -154,7 +155,7 @@ def _check(model: str, width: float) -> None:
 
 
 def call_text(make: Callable[..., object], **options: object) -> str:
-    """Return the call that makes a task, without the options at their defaults: its name in results.
+    """Return the call that makes a task, without options at their defaults: its name in results.
 
     Args:
         make: the task function, whose keyword-only options have defaults.

@@ -14,8 +14,8 @@ from whit.errors import DataError
 def stratified_split(target: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
     """Deal samples into parts of exact sizes, every class in proportion to the sizes.
 
-    The samples of each class are shuffled and spread evenly over the interval 0..1, then the interval
-    is cut; so each part holds its share of each class to within about one sample.
+    The samples of each class are shuffled and spread evenly over the interval 0..1, then the
+    interval is cut; so each part holds its share of each class to within about one sample.
 
     Shapes: target int64 [samples] -> one int64 [size] for each size, ascending sample numbers.
 

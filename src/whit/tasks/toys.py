@@ -105,10 +105,10 @@ def tagging_loss(output: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(output.flatten(0, -2), target.flatten())
 
 
-def _split(inputs: Tensor, target: Tensor) -> list[Split]:
-    return [
-        Split((i,), t) for i, t in zip(inputs.split(SIZES), target.split(SIZES), strict=True)
-    ]
+def _split(inputs: Tensor, target: Tensor) -> tuple[Split, Split, Split]:
+    whole = Split((inputs,), target)
+    train, valid, test = torch.split(torch.arange(len(target)), list(SIZES))
+    return whole.subset(train), whole.subset(valid), whole.subset(test)
 
 
 @cache
@@ -118,7 +118,8 @@ def _clouds() -> VectorData:
     centres = torch.randn(8, 8, generator=generator) * 1.5
     cloud = torch.randint(0, 8, (samples,), generator=generator)
     inputs = centres[cloud] + torch.randn(samples, 8, generator=generator)
-    return VectorData(*_split(inputs, cloud % 4), class_names=tuple("abcd"))
+    train, valid, test = _split(inputs, cloud % 4)
+    return VectorData(train, valid, test, class_names=tuple("abcd"))
 
 
 @cache
@@ -128,7 +129,8 @@ def _surface() -> VectorData:
     a, b, c, d = inputs[:, :4].unbind(1)
     noise = 0.05 * torch.randn(len(inputs), generator=generator)
     target = (torch.sin(2 * a) + b * c + d.square() + noise).unsqueeze(1)
-    return VectorData(*_split(inputs, target), output_size=1)
+    train, valid, test = _split(inputs, target)
+    return VectorData(train, valid, test, output_size=1)
 
 
 @cache
@@ -137,7 +139,8 @@ def _tokens() -> SequenceData:
     tokens = torch.randint(0, 8, (sum(SIZES), 12), generator=generator)
     before = torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], 1)
     tags = 1 + (tokens > before).long() - (tokens < before).long()
-    return SequenceData(*_split(tokens, tags), class_names=("smaller", "equal", "larger"))
+    train, valid, test = _split(tokens, tags)
+    return SequenceData(train, valid, test, class_names=("smaller", "equal", "larger"))
 
 
 @cache
@@ -151,7 +154,8 @@ def _frames() -> SequenceData:
     rows = torch.exp(-(pixels - place[..., :1]).square())
     columns = torch.exp(-(pixels - place[..., 1:]).square())
     frames = rows.unsqueeze(3) * columns.unsqueeze(2)
-    return SequenceData(*_split(frames[:, :4], frames[:, 4:]), output_size=1)
+    train, valid, test = _split(frames[:, :4], frames[:, 4:])
+    return SequenceData(train, valid, test, output_size=1)
 
 
 @cache
@@ -165,5 +169,6 @@ def _communities() -> GraphData:
     upper = (torch.rand(nodes, nodes, generator=generator) < chance).triu(1)
     edges = (upper | upper.T).nonzero().T.contiguous()
     order = torch.randperm(nodes, generator=generator)
-    parts = [Split((i,), target[i], (features, edges)) for i in order.split((120, 60, 60))]
-    return GraphData(*parts, class_names=("first", "second", "third"))
+    whole = Split((torch.arange(nodes),), target, (features, edges))
+    train, valid, test = map(whole.subset, (order[:120], order[120:180], order[180:]))
+    return GraphData(train, valid, test, class_names=("first", "second", "third"))

@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -58,7 +59,7 @@ class BinaryWeight(nn.Module):
 
     Args:
         scale: "none" (+1 and -1), "layer" (mean |w| of the tensor), "channel" (mean |w| per output
-            channel, as in XNOR-Net).
+            channel, as in XNOR-Net); means are rounded to 8 significant bits.
     """
 
     def __init__(self, scale: Scale = "channel") -> None:
@@ -72,9 +73,18 @@ class BinaryWeight(nn.Module):
         if self.scale == "none":
             return signs
         if self.scale == "layer":
-            return signs * weight.abs().mean()
-        mean = weight.abs().flatten(1).mean(1)
+            return signs * _eight_bits(weight.abs().mean())
+        mean = _eight_bits(weight.abs().flatten(1).mean(1))
         return signs * mean.reshape(-1, *[1] * (weight.dim() - 1))
+
+
+def _eight_bits(scale: Tensor) -> Tensor:
+    """Round to 8 significant bits, with the gradient of the unrounded scale.
+
+    Sums of up to 2^16 such terms are exact in float32 in any order, so the packed network, which sums
+    integers and scales once, gives the same bits as this one.
+    """
+    return scale.detach().to(torch.bfloat16).to(scale.dtype) + (scale - scale.detach())
 
 
 def binarize(

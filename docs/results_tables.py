@@ -1,0 +1,110 @@
+"""Write the measured tables into the cards and the README, from the stored results.
+
+    .venv/bin/python docs/results_tables.py          rewrite
+    .venv/bin/python docs/results_tables.py --check  say whether they are up to date (used by a test)
+
+A table stands between `<!-- results:start -->` and `<!-- results:end -->`. Nobody types a number into it.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean, stdev
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+METHODS = ROOT / "src" / "whit" / "methods"
+PLACE = re.compile(r"(<!-- results:start -->\n).*?(<!-- results:end -->)", re.DOTALL)
+COMPARISONS = {
+    "digits.jsonl": "whit compare digits --seed 100 --seeds 5",
+}
+
+
+def main() -> int:
+    """Rewrite or check all pages; return 1 where a page is out of date."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for page, method in pages():
+        old = page.read_text()
+        new = PLACE.sub(lambda found, m=method: found[1] + tables(m) + found[2], old)
+        if new != old:
+            stale.append(str(page.relative_to(ROOT)))
+            if not check:
+                page.write_text(new)
+    print(f"{'out of date' if check else 'rewritten'}: {', '.join(stale) or 'nothing'}")
+    return int(check and bool(stale))
+
+
+def pages() -> Iterator[tuple[Path, str | None]]:
+    """Yield (page, method): a card shows its own method's rows and the control, the README all."""
+    yield ROOT / "README.md", None
+    for card in sorted(METHODS.rglob("*.md")):
+        yield card, card.stem
+
+
+def tables(method: str | None) -> str:
+    """Return all tables for a page as Markdown."""
+    text = ""
+    for name, command in COMPARISONS.items():
+        path = RESULTS / name
+        if path.exists():
+            text += table(path, command, method)
+    return text
+
+
+def table(path: Path, command: str, method: str | None) -> str:
+    """Return one comparison's table: mean and sample deviation over seeds."""
+    rows = [json.loads(line) for line in path.read_text().splitlines() if '"scorecard"' in line]
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["spec"], []).append(row)
+    specs = [s for s in groups if method is None or s == "plain()" or f"{method}(" in s]
+    if not specs or (method not in (None, "plain") and len(specs) == 1):
+        return ""
+    seeds = sorted({row["seed"] for row in rows})
+    first = rows[0]
+    control = groups["plain()"]
+    metric = first["scorecard"]["metric"]
+    lines = [
+        f"`{command}`, seeds {seeds[0]} to {seeds[-1]}, whit commit "
+        f"{first['provenance']['commit'][:10]}, {first['provenance']['cpu']}, "
+        f"{first['provenance']['threads']} threads; rows in `results/{path.name}`.",
+        "",
+        f"| technique | valid {metric} | test {metric} | file bytes | of control | energy nJ (modelled)"
+        " | training s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    base = mean(control, "stored_bytes")
+    for spec in specs:
+        group = groups[spec]
+        lines.append(
+            f"| `{shortened(spec)}` | {spread(group, f'valid_{metric}')} "
+            f"| {spread(group, f'test_{metric}')} | {mean(group, 'stored_bytes'):,.0f} "
+            f"| 1/{base / mean(group, 'stored_bytes'):.1f} | {mean(group, 'energy_nj'):,.1f} "
+            f"| {mean(group, 'train_seconds'):.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def mean(group: list[dict], column: str) -> float:
+    """Return the mean of a column over seeds."""
+    return fmean(row["scorecard"][column] for row in group)
+
+
+def spread(group: list[dict], column: str) -> str:
+    """Return mean and sample deviation of a column over seeds, as text."""
+    values = [row["scorecard"][column] for row in group]
+    return f"{fmean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}"
+
+
+def shortened(spec: str) -> str:
+    """Return a spec without the options that have their default."""
+    import whit
+
+    return whit.spec(spec).brief
+
+
+if __name__ == "__main__":
+    sys.exit(main())
