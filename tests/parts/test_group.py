@@ -102,7 +102,9 @@ def test_batched_dropout_differs_between_members():
 def test_members_keep_their_own_parameters():
     members = [member(k) for k in range(2)]
     group = Group(members, batched=True)
-    assert len(group) == 2 and set(group.parameters()) == {p for m in members for p in m.parameters()}
+    assert len(group) == 2 and set(group.parameters()) == {
+        p for m in members for p in m.parameters()
+    }
     group(inputs_for("batch_norm", False))[0].sum().backward()
     assert float(members[0][4].weight.grad.abs().sum()) > 0
     assert float(members[1][4].weight.grad.abs().sum()) == 0

@@ -34,8 +34,8 @@ def test_a_constant_added_to_a_row_changes_nothing():
     student, teacher = scores(3), scores(4)
     shift = torch.randn(6, 1, dtype=torch.float64) * 10
     before = distillation_loss(student, teacher)
-    assert torch.allclose(distillation_loss(student + shift, teacher), before, atol=1e-12)
-    assert torch.allclose(distillation_loss(student, teacher - shift), before, atol=1e-12)
+    assert torch.allclose(distillation_loss(student + shift, teacher), before, atol=1e-10)
+    assert torch.allclose(distillation_loss(student, teacher - shift), before, atol=1e-10)
 
 
 def test_it_is_the_divergence_from_teacher_to_student():

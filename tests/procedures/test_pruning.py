@@ -86,7 +86,9 @@ def test_every_step_has_the_exact_sparsity_nested_masks_and_true_zeros(optimizer
 
 def test_the_lowest_magnitudes_are_pruned():
     model = masked()
-    weights = torch.cat([layer.weight.detach().abs().flatten() for layer, _ in find_masks(model).values()])
+    weights = torch.cat(
+        [layer.weight.detach().abs().flatten() for layer, _ in find_masks(model).values()]
+    )
     ScheduledPruning(model, 4, PruningRule(0.5, lambda t: 1.0))
     kept = torch.cat([m.flatten() for m in masks_of(model).values()]) > 0
     assert weights[kept].min() >= weights[~kept].max()
@@ -137,7 +139,7 @@ def test_filters_are_pruned_whole_and_never_more_than_asked(scope):
         now = masks_of(model)
         for path, mask in now.items():
             rows = mask.flatten(1)
-            assert ((rows.amax(1) == rows.amin(1))).all(), "a filter is all or nothing"
+            assert (rows.amax(1) == rows.amin(1)).all(), "a filter is all or nothing"
             assert (mask <= before[path]).all()
         assert realised_sparsity(model) <= pruning.target_sparsity() + 1e-12
         before = now

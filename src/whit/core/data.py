@@ -8,7 +8,7 @@ packed file takes raw values.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeVar
 
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from whit.errors import DataError, TestDataSealed
+
+GATHERED_BATCHES = 64
 
 AnyData = TypeVar("AnyData", bound="Data")
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -66,11 +68,29 @@ class Split:
         Args:
             index: int64 [batch], or [members, batch] for members with their own samples.
         """
-        return Batch(
-            tuple(_as_model_input(_selected(t, index)) for t in self.inputs) + self.shared,
-            _selected(self.target, index),
-            index,
-        )
+        return next(self.batches(index, index.shape[-1]))
+
+    def batches(self, order: Tensor, size: int) -> Iterator[Batch]:
+        """Yield the samples in this order, `size` at a time; a smaller rest is left out.
+
+        Samples are gathered for many batches at once, which costs less than one by one.
+
+        Args:
+            order: int64 [samples], or [members, samples].
+            size: samples a batch, >= 1.
+        """
+        axis, used = order.dim() - 1, order.shape[-1] // size * size
+        for first in range(0, used, size * GATHERED_BATCHES):
+            numbers = order.narrow(axis, first, min(size * GATHERED_BATCHES, used - first))
+            inputs = [_selected(t, numbers) for t in self.inputs]
+            target = _selected(self.target, numbers)
+            for start in range(0, numbers.shape[-1], size):
+                chosen = (_as_model_input(t.narrow(axis, start, size)) for t in inputs)
+                yield Batch(
+                    (*chosen, *self.shared),
+                    target.narrow(axis, start, size),
+                    numbers.narrow(axis, start, size),
+                )
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Split:
         """Return the split with a function applied to each input tensor."""

@@ -41,15 +41,26 @@ WEIGHT = torch.tensor([[0.5, -1.5, 0.0], [-0.25, -0.0, 0.5]])
 )
 def test_scales_by_hand(scale, factors):
     signs = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]])
-    expected = signs * torch.tensor(factors).unsqueeze(1)
-    assert torch.allclose(BinaryWeight(scale)(WEIGHT), expected, atol=1e-7)
+    # Scales have 8 significant bits, so that packed sums are exact.
+    expected = signs * torch.tensor(factors).bfloat16().float().unsqueeze(1)
+    assert torch.equal(BinaryWeight(scale)(WEIGHT), expected)
+
+
+def test_the_gradient_of_a_scaled_weight_is_that_of_the_unrounded_formula():
+    weight = torch.tensor([[0.5, -1.5, 0.75]], requires_grad=True)
+    incoming = torch.tensor([[1.0, 2.0, 4.0]])
+    BinaryWeight("channel")(weight).backward(incoming)
+    # d(m * b_j)/dw_i = m_rounded * 1[i = j] + b_j * b_i / n, with m = mean |w|
+    m, b = torch.tensor(2.75 / 3).bfloat16().float(), torch.tensor([[1.0, -1.0, 1.0]])
+    assert torch.allclose(weight.grad, m * incoming + (incoming * b).sum() * b / 3)
 
 
 def test_the_channel_scale_of_a_convolution_is_per_output_channel():
     weight = torch.randn(4, 3, 2, 2)
     made = BinaryWeight("channel")(weight)
     for channel in range(4):
-        assert torch.allclose(made[channel].abs(), weight[channel].abs().mean().expand(3, 2, 2))
+        mean = weight[channel].abs().mean().bfloat16().float()
+        assert torch.equal(made[channel].abs(), mean.expand(3, 2, 2))
 
 
 def test_the_gradient_of_an_unscaled_weight_passes_straight():
@@ -65,7 +76,9 @@ def test_binarised_weights_have_two_levels_and_no_zero(scale):
         model[0].weight[0, 0] = 0.0
     binarize(model, scale=scale)
     for layer in binary_layers(model):
-        rows = layer.weight.detach() if scale == "channel" else layer.weight.detach().flatten()[None]
+        rows = (
+            layer.weight.detach() if scale == "channel" else layer.weight.detach().flatten()[None]
+        )
         assert not (rows == 0).any()
         assert all(len(row.abs().unique()) == 1 for row in rows)
     assert len(binary_layers(model)) == 3
@@ -137,7 +150,9 @@ def test_an_optimiser_made_before_trains_the_latent_weights():
     pruning = OneCyclePruning(model, 5, sparsity=0.5)
     before = [p.detach().clone() for p in parameters]
     own_loop(model, optimizer, pruning.after_step)
-    for layer, parameter, old in zip((model[0], model[3], model[6]), parameters, before, strict=True):
+    for layer, parameter, old in zip(
+        (model[0], model[3], model[6]), parameters, before, strict=True
+    ):
         assert latent_weight(layer) is parameter
         assert not torch.equal(parameter, old)
     levels = [sorted({round(v, 6) for v in row.tolist()}) for row in model[0].weight.detach()]
@@ -155,7 +170,7 @@ def test_latent_weights_stay_within_one():
 
 
 def _largest(model):
-    return max(float(latent_weight(layer).abs().max()) for layer in binary_layers(model))
+    return max(float(latent_weight(layer).detach().abs().max()) for layer in binary_layers(model))
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
@@ -217,6 +232,7 @@ def test_a_refused_model_is_left_as_it_was():
     with pytest.raises(NoEffect):
         binarize(model)
     assert list(model.state_dict()) == ["linear.weight", "linear.bias"]
+    assert binary_layers(binarize(model, activations=False)), "the advice of the message works"
 
 
 @pytest.mark.parametrize(

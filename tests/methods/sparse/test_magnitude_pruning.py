@@ -64,11 +64,11 @@ def test_it_differs_from_pruning_at_random():
     settings = task.settings.changed(epochs=6)
     scores = []
     for criterion in ("magnitude", "random"):
-        technique = magnitude_pruning(sparsity=0.9, schedule="one_shot", start=0.9,
+        technique = magnitude_pruning(sparsity=0.7, schedule="one_shot", start=0.9,
                                       criterion=criterion)  # fmt: skip
         trained = train(task, technique, settings, Conditions())
         scores.append(trained.run.evaluate(trained.model))
-    assert scores[0] > scores[1]
+    assert scores[0] > scores[1] + 0.2
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,11 @@ from whit.tasks.toys import toy_classification, toy_frames, toy_regression, toy_
 def network(seed, hidden=16):
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Linear(8, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, 4)
+        nn.Linear(8, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(hidden, 4),
     )
 
 
@@ -139,9 +143,7 @@ def test_augmented_data_are_answered_live():
     from dataclasses import replace
 
     task = toy_classification()
-    data = replace(
-        task.load(), augment=lambda x, g: x + 0.1 * torch.randn(x.shape, generator=g)
-    )
+    data = replace(task.load(), augment=lambda x, g: x + 0.1 * torch.randn(x.shape, generator=g))
     other = replace(task, load=lambda: data)
     settings = task.settings.changed(epochs=2)
     live = train(other, distillation(), settings, Conditions())

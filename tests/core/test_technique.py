@@ -1,0 +1,130 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from whit.core.technique import Technique, is_technique, keep, reference_of, technique, train_once
+from whit.errors import SpecError
+from whit.methods.plain import plain
+from whit.methods.sparse.one_cycle_pruning import one_cycle_pruning
+
+
+@technique
+def sample(*, rate: float = 0.5, names: tuple = ("a",), deep: object = None) -> Technique:
+    """A technique of a user's own."""
+    return Technique(hooks=(lambda model, plan: None,))
+
+
+def ours(text):
+    return f"{__name__}:{text}"
+
+
+def test_the_spec_has_the_defaults_filled_in():
+    assert sample().spec == ours("sample(rate=0.5, names=('a',), deep=None)")
+    made = sample(deep={"x": [1, -2.5, True]}, rate=1e-3)
+    assert made.spec == ours("sample(rate=0.001, names=('a',), deep={'x': [1, -2.5, True]})")
+    assert one_cycle_pruning(sparsity=0.5).spec.startswith("one_cycle_pruning(sparsity=0.5, alpha=")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(2), nn.Linear(1, 1), lambda: 0, math.nan, math.inf, object(), [torch.ones(1)]],
+    ids=lambda v: type(v).__name__,
+)
+def test_options_that_are_no_literals_are_refused(value):
+    with pytest.raises(SpecError, match="'rate' of 'sample'.*literals"):
+        sample(rate=value)
+
+
+def test_a_mistyped_option_names_the_nearest():
+    with pytest.raises(SpecError, match="no option 'rat'.*'rate'"):
+        sample(rat=1)
+    with pytest.raises(SpecError, match=r"sample\(rate=0.5"):
+        sample(0.5)
+
+
+def test_it_is_marked_for_discovery_and_stays_itself():
+    assert is_technique(sample) and not is_technique(Technique()) and not is_technique(keep)
+    assert sample.__name__ == "sample" and "user's own" in sample.__doc__
+
+
+def test_references():
+    assert reference_of(plain) == "plain"
+    assert reference_of(sample) == ours("sample")
+
+
+def test_an_own_file_is_named_by_its_path(own_folder):
+    from whit.spec_strings import spec
+
+    made = spec("own.py:shrink(rate=0.5)")
+    assert made.spec.endswith("own.py:shrink(rate=0.5)")
+    assert spec(made.spec).spec == made.spec
+
+
+def test_every_slot_leaves_things_alone_by_default():
+    value = object()
+    empty = Technique()
+    assert empty.prepare_data(value) is value
+    assert empty.prepare_model(value, None) is value
+    assert empty.finish_model(value, None) is value
+    assert empty.hooks == () and empty.train is train_once and empty.spec == "plain()"
+
+
+def noting(name, seen):
+    def note(value, *_):
+        seen.append(name)
+        return value
+
+    return Technique(
+        prepare_data=note, prepare_model=note, finish_model=note, hooks=(name,), spec=f"{name}()"
+    )
+
+
+def test_sums_run_in_the_order_written():
+    seen = []
+    total = noting("a", seen) + noting("b", seen) + noting("c", seen)
+    for slot in (
+        total.prepare_data,
+        lambda v: total.prepare_model(v, 0),
+        lambda v: total.finish_model(v, 0),
+    ):
+        seen.clear()
+        slot(1)
+        assert seen == ["a", "b", "c"]
+    assert total.hooks == ("a", "b", "c")
+    assert total.spec == "a() + b() + c()"
+
+
+def test_a_slot_gets_what_the_one_before_returned():
+    double = Technique(prepare_data=lambda d: d * 2, prepare_model=lambda m, d: m + [d])
+    plus = Technique(prepare_data=lambda d: d + 1, prepare_model=lambda m, d: m + [-d])
+    assert (double + plus).prepare_data(10) == 21
+    assert (plus + double).prepare_data(10) == 22
+    assert (double + plus).prepare_model([], 3) == [3, -3]
+
+
+def test_adding_nothing_changes_nothing():
+    made = sample()
+    assert made + Technique() == made and Technique() + made == made
+    assert (made + plain()).spec == made.spec
+
+
+def test_the_procedure_of_either_side_is_kept():
+    def own(run):
+        return None
+
+    procedure = Technique(train=own, spec="own()")
+    assert (procedure + sample()).train is own and (sample() + procedure).train is own
+
+
+def test_two_procedures_are_refused():
+    one = Technique(train=lambda run: None, spec="one()")
+    two = Technique(train=lambda run: None, spec="two()")
+    with pytest.raises(SpecError, match=r"'one\(\)' and 'two\(\)'"):
+        one + two
+
+
+def test_only_techniques_add():
+    with pytest.raises(TypeError):
+        Technique() + "plain()"
