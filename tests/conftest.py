@@ -1,5 +1,10 @@
 """What several test files share: a small task and technique in a user's own file."""
 
+import os
+
+# Small networks on a busy machine: a second thread only waits. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 OWN_FILE = '''

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -14,6 +15,8 @@ from whit.core.result import Result
 from whit.core.settings import Settings
 from whit.errors import DataError
 from whit.spec_strings import spec, task
+
+_KEYS = ("task", "spec", "seed", "settings", "choices", "provenance")
 
 
 def load_result(folder: str | Path) -> Result:
@@ -40,7 +43,7 @@ def load_result(folder: str | Path) -> Result:
         data = technique.prepare_data(made_task.load().sealed())
         model = made_task.build_model(data, row["choices"])
         model = technique.finish_model(technique.prepare_model(model, data), data)
-    _fill(model, load_file(folder / "model.safetensors"), folder)
+    _fill(model, _read_tensors(folder), folder)
     return Result(
         model=model.eval(),
         scorecard=None,
@@ -63,7 +66,20 @@ def _read_row(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"'{folder / 'result.json'}' cannot be read: {error}.") from None
+    lacks = [key for key in _KEYS if not isinstance(row, dict) or key not in row]
+    if lacks:
+        raise DataError(
+            f"'{folder / 'result.json'}' is no result: it lacks {', '.join(lacks)}. Run it again."
+        )
     return row
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    path = folder / "model.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"'{path}' cannot be read: {error}. Run it again.") from None
 
 
 def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> None:

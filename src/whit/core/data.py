@@ -146,6 +146,12 @@ class SealedSplit:
     def __len__(self) -> int:
         self._refuse()
 
+    def __iter__(self) -> NoReturn:
+        self._refuse()
+
+    def __getitem__(self, index: object) -> NoReturn:
+        self._refuse()
+
     def then(self, transform: Callable[[Split], Split]) -> SealedSplit:
         """Return a sealed split that will also apply this when it is opened."""
         return SealedSplit((*self._transforms, transform))

@@ -101,15 +101,14 @@ def fit(
     training = _Training(model, split, settings, hooks, surroundings)
     training.augment = augment
     training.sample_weights = _checked_weights(sample_weights, len(split))
-    with surroundings.meter.training(model), training.suitable_threads():
+    with training.suitable_threads(), surroundings.meter.training(model):
         try:
             training.resume()
             while training.epoch < settings.epochs:
                 training.run_epoch()
                 training.save()
         finally:
-            for hook in training.hooks:
-                hook.close()
+            training.close()
     return model.eval()
 
 
@@ -158,16 +157,29 @@ class _Training:
             hook_generator,
         )
         self.plan = plan
-        self.hooks: list[Hook] = [make(model, plan) for make in hooks]
+        self.hooks: list[Hook] = []
+        try:
+            for make in hooks:
+                self.hooks.append(make(model, plan))
+        except BaseException:
+            self.close()
+            raise
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", settings.learning_rate)
         self.rate = LEARNING_RATES[settings.schedule]
+
+    def close(self) -> None:
+        for hook in self.hooks:
+            hook.close()
 
     @contextmanager
     def suitable_threads(self) -> Iterator[None]:
         """Use one thread for small steps: a second costs more in waiting than it brings."""
         threads = torch.get_num_threads()
-        sample = self.split.batch(torch.arange(1, device=self.around.device))
+        index = torch.zeros(1, dtype=torch.int64, device=self.around.device)
+        if self.orders:
+            index = index.expand(self.orders, 1)
+        sample = self.split.batch(index)
         step_macs = forward_macs(self.model, *sample.inputs) * self.batch_size
         if step_macs < SMALL_STEP_MACS:
             torch.set_num_threads(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,13 @@ def signature_text(signature: inspect.Signature) -> str:
         )
         + ")"
     )
+
+
+def is_number(value: object) -> bool:
+    """Say whether a value is a finite int or float (True and False are not)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
 
 
 def require(condition: bool, message: str) -> None:

@@ -93,6 +93,11 @@ class Run:
         self.budget = ledger.budget
         self._ledger = ledger
 
+    @property
+    def fits(self) -> int:
+        """How often `fit` was called in this run."""
+        return self._ledger.fits
+
     def build(self, module: nn.Module | None = None, /, **choices: object) -> nn.Module:
         """Return a new, prepared model.
 

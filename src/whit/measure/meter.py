@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 FORWARD_AND_BACKWARD = 3
+
+# Set while `forward_macs` tries a model out: that call is no training and is not charged.
+_counting: ContextVar[bool] = ContextVar("counting", default=False)
 
 
 @dataclass(frozen=True)
@@ -100,18 +104,13 @@ class _ForwardCounter:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._per_batch: dict[tuple[object, ...], int] = {}
-        self._counting = False
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self._counting:
+        if _counting.get():
             return
         shapes = tuple(tuple(t.shape) for t in inputs if isinstance(t, Tensor))
         if shapes not in self._per_batch:
-            self._counting = True
-            try:
-                self._per_batch[shapes] = forward_macs(module, *inputs)
-            finally:
-                self._counting = False
+            self._per_batch[shapes] = forward_macs(module, *inputs)
         factor = FORWARD_AND_BACKWARD if torch.is_grad_enabled() else 1
         self._meter.add_macs(factor * self._per_batch[shapes])
 
@@ -123,10 +122,12 @@ def forward_macs(model: nn.Module, *inputs: Tensor) -> int:
     """
     training = {m: m.training for m in model.modules()}
     model.eval()
+    token = _counting.set(True)
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(*inputs)
     finally:
+        _counting.reset(token)
         for module, mode in training.items():
             module.training = mode
     return int(counter.get_total_flops()) // 2

@@ -237,7 +237,7 @@ def _packed(model: nn.Module, subject: Subject, reasons: dict[str, str]) -> Pack
             input_range=subject.input_range,
         )
     except CannotPack as error:
-        reasons.update(dict.fromkeys(_PACKED_COLUMNS, str(error)))
+        reasons.update(dict.fromkeys(_PACKED_COLUMNS + _LATENCY_COLUMNS, str(error)))
         return None
 
 

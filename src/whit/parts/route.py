@@ -45,7 +45,7 @@ class GroupSumRule(nn.Module):
         """Keep margin and groups; classes in no group add to none."""
         super().__init__()
         classes = [c for group in groups for c in group]
-        if not groups or len(set(classes)) != len(classes):
+        if not groups or not all(groups) or len(set(classes)) != len(classes):
             raise WhitError(
                 f"GroupSumRule was given the groups {list(groups)!r}; expected disjoint, "
                 f"non-empty lists."

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from whit.core.hook import Hook
-from whit.core.options import nearest, require
+from whit.core.options import is_number, nearest, require
 from whit.errors import NoEffect, SpecError
 from whit.parts.criteria import CRITERIA
 from whit.parts.masks import (
@@ -47,9 +47,8 @@ class PruningRule:
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
-        number = isinstance(self.sparsity, (int, float)) and not isinstance(self.sparsity, bool)
         require(
-            number and 0 < self.sparsity < 1,
+            is_number(self.sparsity) and 0 < self.sparsity < 1,
             f"sparsity was given {self.sparsity!r}; expected a fraction between 0 and 1, such as "
             f"0.9 for "
             "90 % zeros.",
@@ -63,6 +62,10 @@ class PruningRule:
         require(
             isinstance(self.every, int) and self.every >= 1,
             f"every was given {self.every!r}; expected a number of steps, 1 or more.",
+        )
+        require(
+            isinstance(self.min_keep, int) and self.min_keep >= 0,
+            f"min_keep was given {self.min_keep!r}; expected a number of units, 0 or more.",
         )
 
 
@@ -93,7 +96,7 @@ class ScheduledPruning(Hook):
         found = find_masks(model)
         if not found:
             raise NoEffect("There is nothing to prune: no layer of the model carries a mask.")
-        require(total_steps >= 1, f"total_steps was given {total_steps}; expected 1 or more.")
+        check_total_steps(total_steps)
         self.layers = {path: layer for path, (layer, _) in found.items()}
         self.masks = {path: mask for path, (_, mask) in found.items()}
         self.total_steps = total_steps
@@ -144,3 +147,8 @@ class ScheduledPruning(Hook):
         """Go on where a saved hook was."""
         self.steps = state["steps"]
         self.start = dict(state["start"])
+
+
+def check_total_steps(total_steps: int) -> None:
+    """Refuse a number of optimiser steps below 1."""
+    require(total_steps >= 1, f"total_steps was given {total_steps}; expected 1 or more.")

@@ -196,7 +196,8 @@ class _Case:
                     resumed = self.trained(self.task, out=Path(folder), progress=kill)
                 except _Killed:
                     continue
-        self.expect(bool(killed), "was never in its second epoch of three.")
+        fits = self.reference.run.fits
+        self.expect(bool(killed) or fits == 0, "was never in its second epoch of three.")
         self.expect(
             same_state(resumed.model, self.reference.model),
             "a killed and resumed run ends with other weights; a hook's state_dict must hold all "

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -28,7 +28,7 @@ from torch.nn.utils import parametrize
 
 from whit.core.data import Data
 from whit.core.hook import Hook, Plan
-from whit.core.options import nearest, require
+from whit.core.options import is_number, nearest, require
 from whit.core.technique import Technique, technique
 from whit.errors import NoEffect, SpecError
 from whit.parts.masks import find_masks, latent_weight
@@ -37,6 +37,12 @@ from whit.parts.surgery import bake, swap_modules, weight_parametrizations, weig
 
 Scale = Literal["none", "layer", "channel"]
 Padding = Literal["minus_one", "plus_one", "zero"]
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONSTANT_PADS: dict[int, Callable[..., nn.Module]] = {
+    1: nn.ConstantPad1d,
+    2: nn.ConstantPad2d,
+    3: nn.ConstantPad3d,
+}
 SCALES = ("none", "layer", "channel")
 PADDINGS = {"minus_one": -1.0, "plus_one": 1.0}
 ACTIVATIONS = (
@@ -81,8 +87,8 @@ class BinaryWeight(nn.Module):
 def _eight_bits(scale: Tensor) -> Tensor:
     """Round to 8 significant bits, with the gradient of the unrounded scale.
 
-    Sums of up to 2^16 such terms are exact in float32 in any order, so the packed network, which sums
-    integers and scales once, gives the same bits as this one.
+    Sums of up to 2^16 such terms are exact in float32 in any order, so the packed network, which
+    sums integers and scales once, gives the same bits as this one.
     """
     return scale.detach().to(torch.bfloat16).to(scale.dtype) + (scale - scale.detach())
 
@@ -126,21 +132,21 @@ def binarize(
             "+1, so its zeros would be lost. Write binarized_network() first: "
             "'binarized_network() + one_cycle_pruning()'."
         )
+    if activations and not any(isinstance(m, ACTIVATIONS) for m in model.modules()):
+        raise NoEffect(
+            "The model has no activation module to make binary (torch.nn.ReLU and the like; calls "
+            "of torch.relu in forward cannot be seen). Use modules, or activations=False."
+        )
     if weights:
         for path, layer in layers:
             if parametrize.is_parametrized(layer, "weight"):
                 raise SpecError(
                     f"The weight of layer '{path}' is quantised already; binarize it once."
                 )
+        for _, layer in layers:
             parametrize.register_parametrization(layer, "weight", BinaryWeight(scale))
     if activations:
-        swapped = swap_modules(model, lambda m: isinstance(m, ACTIVATIONS), lambda _: Sign(window))
-        if not swapped:
-            raise NoEffect(
-                "The model has no activation module to make binary (torch.nn.ReLU and the like; "
-                "calls of "
-                "torch.relu in forward cannot be seen). Use modules, or activations=False."
-            )
+        swap_modules(model, lambda m: isinstance(m, ACTIVATIONS), lambda _: Sign(window))
         if padding != "zero":
             _pad_binary_inputs(model, PADDINGS[padding])
     return model
@@ -150,8 +156,9 @@ def _check_options(scale: str, window: float, padding: str) -> None:
     require(scale in SCALES, f"scale was given {scale!r}. {nearest(str(scale), SCALES)}")
     known = (*PADDINGS, "zero")
     require(padding in known, f"padding was given {padding!r}. {nearest(str(padding), known)}")
-    number = isinstance(window, (int, float)) and not isinstance(window, bool)
-    require(number and window > 0, f"window was given {window!r}; expected a number > 0.")
+    require(
+        is_number(window) and window > 0, f"window was given {window!r}; expected a number > 0."
+    )
 
 
 def _pad_binary_inputs(model: nn.Module, value: float) -> None:
@@ -160,22 +167,32 @@ def _pad_binary_inputs(model: nn.Module, value: float) -> None:
 
     def matches(module: nn.Module) -> bool:
         return (
-            isinstance(module, nn.Conv2d)
+            isinstance(module, CONVOLUTIONS)
             and module is not first
             and module.padding_mode == "zeros"
-            and not isinstance(module.padding, str)
-            and any(module.padding)
+            and any(_both_sides(module))
         )
 
     def padded(module: nn.Module) -> nn.Module:
-        assert isinstance(module, nn.Conv2d)
-        assert not isinstance(module.padding, str)
-        rows, columns = module.padding
-        module.padding = (0, 0)
-        pad = nn.ConstantPad2d((columns, columns, rows, rows), value)
+        assert isinstance(module, CONVOLUTIONS)
+        kind = CONSTANT_PADS[len(module.kernel_size)]
+        pad = kind(tuple(_both_sides(module)), value)
+        module.padding = (0,) * len(module.kernel_size)
         return nn.Sequential(OrderedDict(pad=pad, conv=module))
 
     swap_modules(model, matches, padded)
+
+
+def _both_sides(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[int]:
+    """Return what a convolution pads, last axis first, as `torch.nn.functional.pad` takes it."""
+    if conv.padding == "same":
+        whole = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        sides = [(total // 2, total - total // 2) for total in whole]
+    elif isinstance(conv.padding, str):
+        sides = []
+    else:
+        sides = [(int(p), int(p)) for p in conv.padding]
+    return [amount for pair in reversed(sides) for amount in pair]
 
 
 def binary_layers(model: nn.Module) -> list[nn.Module]:

@@ -21,7 +21,7 @@ from typing import Literal
 
 from torch import nn
 
-from whit.core.options import nearest, require
+from whit.core.options import is_number, nearest, require
 from whit.core.technique import Technique, technique
 from whit.parts.masks import add_masks
 from whit.parts.schedules import (
@@ -49,7 +49,7 @@ def pruning_schedule(name: str, start: float | None = None, steps: int = 3) -> S
     if start is None:
         start = 0.5 if name == "one_shot" else 0.2
     require(
-        isinstance(start, (int, float)) and 0 <= start < 1,
+        is_number(start) and 0 <= start < 1,
         f"start was given {start!r}; expected a fraction of the training, 0 or more and below 1.",
     )
     require(

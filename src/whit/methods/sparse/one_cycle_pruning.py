@@ -19,12 +19,12 @@ from functools import partial
 
 from torch import nn
 
-from whit.core.options import require
+from whit.core.options import is_number, require
 from whit.core.technique import Technique, technique
 from whit.parts.masks import add_masks
 from whit.parts.schedules import one_cycle_sparsity
 from whit.parts.surgery import bake
-from whit.procedures.pruning import PruningRule, ScheduledPruning
+from whit.procedures.pruning import PruningRule, ScheduledPruning, check_total_steps
 
 
 class OneCyclePruning(ScheduledPruning):
@@ -54,6 +54,7 @@ class OneCyclePruning(ScheduledPruning):
     ) -> None:
         """Put masks on the model and start the schedule."""
         rule = PruningRule(sparsity, one_cycle_sparsity, scope=scope, every=every)
+        check_total_steps(total_steps)
         add_masks(model, skip)
         super().__init__(model, total_steps, rule)
 
@@ -79,7 +80,7 @@ def one_cycle_pruning(
         every: optimiser steps between mask updates; the last step always updates.
     """
     require(
-        alpha > 0 and 0 <= beta < alpha,
+        is_number(alpha) and is_number(beta) and alpha > 0 and 0 <= beta < alpha,
         f"alpha={alpha!r}, beta={beta!r} were given; expected alpha > 0 and 0 <= beta < alpha.",
     )
     schedule = partial(one_cycle_sparsity, alpha=alpha, beta=beta)

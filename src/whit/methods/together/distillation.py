@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from whit.core.data import Batch
 from whit.core.fit import predict
 from whit.core.hook import Hook
-from whit.core.options import require
+from whit.core.options import is_number, require
 from whit.core.run import Run
 from whit.core.technique import Technique, technique
 from whit.errors import NotApplicable
@@ -46,12 +46,14 @@ class Distillation(Hook):
         weight: float = DEFAULT_WEIGHT,
     ) -> None:
         """Check the ranges."""
-        for name, value, fits in (
-            ("temperature", temperature, temperature > 0),
-            ("weight", weight, 0 <= weight <= 1),
-        ):
-            limits = "> 0" if name == "temperature" else "between 0 and 1"
-            require(fits, f"{name} was given {value!r}; expected a number {limits}.")
+        require(
+            is_number(temperature) and temperature > 0,
+            f"temperature was given {temperature!r}; expected a number > 0.",
+        )
+        require(
+            is_number(weight) and 0 <= weight <= 1,
+            f"weight was given {weight!r}; expected a number between 0 and 1.",
+        )
         self.teacher = teacher
         self.temperature = temperature
         self.weight = weight
