@@ -3,7 +3,8 @@
     .venv/bin/python docs/results_tables.py          rewrite
     .venv/bin/python docs/results_tables.py --check  say whether they are up to date (used by a test)
 
-A table stands between `<!-- results:start -->` and `<!-- results:end -->`. Nobody types a number into it.
+A table stands between `<!-- results:start -->` and `<!-- results:end -->`. Nobody types a number
+into it.
 """
 
 import json
@@ -72,8 +73,8 @@ def table(path: Path, command: str, method: str | None) -> str:
         f"{first['provenance']['commit'][:10]}, {first['provenance']['cpu']}, "
         f"{first['provenance']['threads']} threads; rows in `results/{path.name}`.",
         "",
-        f"| technique | valid {metric} | test {metric} | file bytes | of control | energy nJ (modelled)"
-        " | training s |",
+        f"| technique | valid {metric} | test {metric} | file bytes | of control "
+        "| energy nJ (modelled) | training s |",
         "|---|---|---|---|---|---|---|",
     ]
     base = mean(control, "stored_bytes")

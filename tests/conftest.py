@@ -2,10 +2,10 @@
 
 import os
 
+import pytest
+
 # Small networks on a busy machine: a second thread only waits. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import pytest
 
 OWN_FILE = '''
 import torch
