@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["mlp4", "conv4"])
     parser.add_argument("--samples", type=int, default=0, help="0: 20,000 or 5,120")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="0: what torch chooses")
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -1,7 +1,7 @@
 """Write the measured tables into the cards and the README, from the stored results.
 
     .venv/bin/python docs/results_tables.py          rewrite
-    .venv/bin/python docs/results_tables.py --check  say whether they are up to date (used by a test)
+    .venv/bin/python docs/results_tables.py --check  say whether they are up to date (for a test)
 
 A table stands between `<!-- results:start -->` and `<!-- results:end -->`. Nobody types a number
 into it.

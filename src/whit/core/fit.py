@@ -27,7 +27,7 @@ from whit.measure.meter import Meter, forward_macs
 from whit.parts.group import Group
 from whit.parts.schedules import LEARNING_RATES
 
-SMALL_STEP_MACS = 100_000_000
+SMALL_STEP_MACS = 40_000_000
 PREDICT_BATCH = 1000
 
 
