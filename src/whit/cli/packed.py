@@ -38,13 +38,14 @@ def pack_run(
     from whit.spec_strings import spec, task
 
     result = load_result(folder)
-    data = spec(result.spec).prepare_data(task(result.task).load().sealed())
-    example = data.train.batch(torch.arange(min(64, len(data.train)))).inputs
+    technique = spec(result.spec)
+    data = technique.prepare_data(task(result.task).load().sealed())
+    example = data.valid.batch(torch.arange(min(64, len(data.valid)))).inputs
     packed = pack(
         result.model,
         *example,
         labels=list(data.class_names) or None,
-        info={"task": result.task, "spec": result.spec, "seed": str(result.seed)},
+        info={"task": result.task, "spec": technique.brief, "seed": str(result.seed)},
         input_range=data.input_range,
     )
     output = output or Path(f"{parse_call(result.task).name}.whit")

@@ -221,8 +221,8 @@ def _check_writable(folder: Path) -> None:
 
 def _save_recommended(table: Comparison, folder: Path) -> list[str]:
     """Copy the best seed's packed file and write a few raw validation inputs beside it."""
-    import numpy as np
-
+    from whit.atomic_files import write_atomically
+    from whit.core.result import save_array
     from whit.grammar import parse_call
     from whit.spec_strings import task
 
@@ -231,8 +231,10 @@ def _save_recommended(table: Comparison, folder: Path) -> list[str]:
         return []
     name = parse_call(table.task).name
     packed, inputs = folder / f"{name}.whit", folder / f"{name}-inputs.npy"
-    packed.write_bytes(best.packed_path.read_bytes())
+    content = best.packed_path.read_bytes()
+    write_atomically(packed, lambda path: path.write_bytes(content))
     technique = best.planned.entry.technique
     data: Any = technique.prepare_data(task(table.task).load().sealed())
-    np.save(inputs, data.valid.inputs[0][:SAVED_INPUTS].numpy())
+    samples = data.valid.inputs[0][:SAVED_INPUTS].numpy()
+    write_atomically(inputs, lambda path: save_array(path, samples))
     return [str(packed), str(inputs)]

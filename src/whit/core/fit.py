@@ -7,7 +7,6 @@ can be saved, and a run that was killed goes on to the same weights.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from whit.atomic_files import write_atomically
 from whit.core.data import Augment, Batch, Split
 from whit.core.hook import Hook, Plan
 from whit.core.settings import Settings
@@ -275,9 +275,7 @@ class _Training:
             "meter": self.around.meter.state_dict(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        write_atomically(path, lambda partial: torch.save(state, partial))
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of the same run."""

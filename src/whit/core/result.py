@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from whit.atomic_files import write_atomically
 from whit.core.settings import Settings
 from whit.errors import WhitError
 
@@ -77,16 +77,18 @@ class Result:
             folder.mkdir(parents=True, exist_ok=True)
             state = self.model.state_dict()
             tensors = {name: _own_copy(t) for name, t in state.items()}
-            _replace(folder / "model.safetensors", lambda path: save_file(tensors, path))
+            write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
             if self.packed is not None:
                 self.packed.save(folder / "model.whit")
             if self.test_correct is not None:
                 correct = self.test_correct
-                _replace(folder / "test_correct.npy", lambda path: _save_array(path, correct))
+                write_atomically(
+                    folder / "test_correct.npy", lambda path: save_array(path, correct)
+                )
             row = self.as_dict()
             row["shapes"] = {name: list(t.shape) for name, t in tensors.items()}
             text = json.dumps(row, indent=1)
-            _replace(folder / "result.json", lambda path: path.write_text(text))
+            write_atomically(folder / "result.json", lambda path: path.write_text(text))
         except OSError as error:
             raise WhitError(
                 f"The result could not be written to '{folder}' ({error.strerror}). Choose a "
@@ -100,13 +102,7 @@ def _own_copy(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _save_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+def save_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write an array as .npy whatever the path ends with; nothing is pickled."""
     with path.open("wb") as file:
         np.save(file, array, allow_pickle=False)
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside the file, then rename: a reader never sees half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    write(partial)
-    os.replace(partial, path)

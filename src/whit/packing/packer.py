@@ -1,7 +1,5 @@
 """`pack`: a trained module becomes the bytes of a .whit file."""
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from whit.atomic_files import write_atomically
 from whit.errors import CannotPack, WhitError
 from whit.packing.emission import Emitted, emit
 from whit.packing.folding import fold
@@ -62,18 +61,9 @@ class Packed:
             WhitError: the folder does not exist or cannot be written.
         """
         path = Path(path)
-        temporary = ""
         try:
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(self.content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+            write_atomically(path, lambda temporary: temporary.write_bytes(self.content))
         except OSError as error:
-            if temporary and os.path.exists(temporary):
-                os.unlink(temporary)
             raise WhitError(
                 f"{path} cannot be written: {error.strerror or error}; give a path in a folder "
                 "that exists and that you may write to"
