@@ -11,7 +11,7 @@ trap 'rm -rf "$place"' EXIT
 cd "$place"  # away from the sources: what is tested is what was installed
 bin=$place/venv/bin
 
-"$bin/python" - "$root/tests/golden" <<'PYTHON'
+"$bin/python" - "$root/tests/golden" "$place/inputs.npy" <<'PYTHON'
 import importlib.util
 import sys
 from pathlib import Path
@@ -26,12 +26,13 @@ from whit.runtime import native
 print("extension:", native.reason() or "built")
 for path in sorted(Path(sys.argv[1]).glob("*.whit")):
     program = whit.runtime.load(str(path))
-    inputs = path.with_suffix(".npy")
-    if not inputs.exists():
-        sys.exit(f"{path.name} has no sample inputs beside it: {inputs.name} is missing")
-    output = program(np.load(inputs))
-    assert np.isfinite(output).all(), f"{path.name} gives values that are not finite"
-    print(f"{path.name}: {output.shape}")
+    expected = np.load(path.with_suffix(".npz"))
+    output = program(expected["inputs"])
+    assert np.array_equal(output, expected["outputs"]), f"{path.name} gives other values"
+    np.save(sys.argv[2], expected["inputs"])
+    print(f"{path.name}: {output.shape}, equal to what was recorded")
 PYTHON
 "$bin/whit" --help >/dev/null
 "$bin/whit" doctor
+"$bin/whit" inspect "$root/tests/golden/binary_version1.whit"
+"$bin/whit" predict "$root/tests/golden/binary_version1.whit" inputs.npy | head -n 3

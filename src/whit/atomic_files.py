@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; standard library only."""
+"""Files that appear whole or not at all, in folders that can be written; standard library only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from whit.errors import WhitError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -32,3 +34,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder if need be, and try it.
+
+    Raises:
+        WhitError: it cannot be made or written; said before anything is computed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".whit-writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise WhitError(
+            f"The folder '{folder}' cannot be written ({error.strerror}). Choose another (--out, "
+            "--save-to)."
+        ) from None

@@ -8,7 +8,7 @@ from torch import nn
 from whit.core.data import Split
 from whit.core.execution import Conditions, execute, train
 from whit.core.technique import Technique
-from whit.errors import SettingsError, TaskError, TestDataSealed
+from whit.errors import SettingsError, TaskError, TestDataSealed, WhitError
 from whit.tasks.toys import toy_classification, toy_regression
 
 TASK = toy_classification()
@@ -151,7 +151,7 @@ def test_other_metrics_have_no_right_and_wrong():
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SettingsError, match="cannot be written"):
+    with pytest.raises(WhitError, match="cannot be written"):
         execute(TASK, None, QUICK, out=tmp_path / "file" / "run")
 
 

@@ -9,6 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import whit
+from whit.core.execution import Conditions, train
+from whit.core.fit import predict
+from whit.core.task import accuracy
 from whit.errors import DataError, MissingExtra
 from whit.tasks import data_folder, mnist
 from whit.tasks.idx import read_idx
@@ -144,3 +148,12 @@ def test_without_pooch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(MissingExtra, match="pooch"):
         data_folder.data_file("mnist", LABELS, "ab" * 32, "https://example.org/")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared")
+def test_one_epoch_of_the_control_passes_97_percent_on_validation() -> None:
+    task = whit.task("mnist")
+    trained = train(task, whit.Technique(), task.settings.changed(epochs=1), Conditions(seed=1))
+    valid = trained.run.data.valid
+    assert accuracy(predict(trained.model, valid, task, whit.Device().torch), valid.target) > 0.97

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whit.atomic_files import require_writable, write_atomically
 from whit.cli.guard import guarded, show_json
 from whit.cli.progress import shown_progress
 
@@ -104,7 +105,7 @@ def compare(  # noqa: PLR0913 - one parameter per option of the command
 ) -> None:
     """Compare techniques with the plain control; write the recommended model as <task>.whit."""
     changes = _changes(epochs, learning_rate, batch_size, optimizer)
-    _check_writable(save_to)
+    require_writable(save_to)
     table = _carried_out(
         task, specs, _seeds(seeds, seed), changes, budget, (model, width), out, again, control=True
     )
@@ -146,7 +147,7 @@ def _carried_out(  # noqa: PLR0913
     entries = [parse_entry(text) for text in (specs or DEFAULT)]
     if control:
         entries = distinct([parse_entry(PLAIN), *entries])
-    _check_writable(out)
+    require_writable(out)
     with shown_progress() as progress:
         return run_entries(
             entries,
@@ -203,25 +204,8 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=WIDTH)
 
 
-def _check_writable(folder: Path) -> None:
-    from whit.errors import WhitError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".whit-writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise WhitError(
-            f"The folder '{folder}' cannot be written ({error.strerror}). Choose another with "
-            "--out or "
-            "--save-to."
-        ) from None
-
-
 def _save_recommended(table: Comparison, folder: Path) -> list[str]:
     """Copy the best seed's packed file and write a few raw validation inputs beside it."""
-    from whit.atomic_files import write_atomically
     from whit.core.result import save_array
     from whit.grammar import parse_call
     from whit.spec_strings import task

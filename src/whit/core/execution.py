@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from whit.atomic_files import require_writable
 from whit.core.budget import Budget
 from whit.core.data import Data, SealedSplit, Split
 from whit.core.device import Device
@@ -171,16 +172,7 @@ def _measured(result: Result, trained: Trained) -> Result:
 def _own_folder(folder: Path, device: Device) -> Path:
     """Make and return the folder of this rank; each rank checkpoints its own part."""
     own = folder if device.world == 1 or device.writes else folder / f"rank-{device.rank}"
-    try:
-        own.mkdir(parents=True, exist_ok=True)
-        probe = own / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise SettingsError(
-            f"The folder '{folder}' cannot be written ({error.strerror}). Choose another with "
-            f"--out."
-        ) from None
+    require_writable(own)
     return own
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-NUMERIC_COLUMNS = (
-    "params",
-    "nonzero_params",
+# Known only of a model that could be packed.
+PACKED_COLUMNS = (
     "weight_bytes",
     "stored_bytes",
     "macs",
@@ -16,6 +15,11 @@ NUMERIC_COLUMNS = (
     "latency_ms",
     "latency_iqr_ms",
     "packed_agreement",
+)
+NUMERIC_COLUMNS = (
+    "params",
+    "nonzero_params",
+    *PACKED_COLUMNS,
     "train_macs",
     "train_seconds",
     "train_peak_bytes",

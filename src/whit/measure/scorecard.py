@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from whit.errors import CannotPack, WhitError
+from whit.measure.columns import PACKED_COLUMNS
 from whit.measure.cost import cost_of
 from whit.measure.latency import Latency
 from whit.measure.meter import Charge
@@ -21,18 +22,10 @@ from whit.packing.packer import Packed, pack
 SCHEMA = 1
 _LATENCY_COLUMNS = ("latency_ms", "latency_iqr_ms", "latency_backend", "latency_threads")
 _PACKED_COLUMNS = (
-    "weight_bytes",
-    "stored_bytes",
-    "macs",
+    *PACKED_COLUMNS,
     "macs_by_width",
-    "activation_peak_bytes",
-    "flops_per_byte",
-    "energy_nj",
-    "energy_compute_nj",
-    "energy_memory_nj",
-    "latency_ms",
-    "latency_iqr_ms",
-    "packed_agreement",
+    "latency_backend",
+    "latency_threads",
 )
 
 
@@ -237,7 +230,7 @@ def _packed(model: nn.Module, subject: Subject, reasons: dict[str, str]) -> Pack
             input_range=subject.input_range,
         )
     except CannotPack as error:
-        reasons.update(dict.fromkeys(_PACKED_COLUMNS + _LATENCY_COLUMNS, str(error)))
+        reasons.update(dict.fromkeys(_PACKED_COLUMNS, str(error)))
         return None
 
 

@@ -10,17 +10,20 @@ from torch import Tensor, nn
 
 from whit.core.hook import Hook
 from whit.core.options import is_number, nearest, require
+from whit.core.technique import Technique
 from whit.errors import NoEffect, SpecError
 from whit.parts.criteria import CRITERIA
 from whit.parts.masks import (
     GRANULARITIES,
     SCOPES,
+    add_masks,
     find_masks,
     latent_weight,
     lowest_units,
     unit_scores,
 )
 from whit.parts.schedules import Schedule
+from whit.parts.surgery import bake, weighted_layers
 
 
 @dataclass(frozen=True)
@@ -152,3 +155,23 @@ class ScheduledPruning(Hook):
 def check_total_steps(total_steps: int) -> None:
     """Refuse a number of optimiser steps below 1."""
     require(total_steps >= 1, f"total_steps was given {total_steps}; expected 1 or more.")
+
+
+def pruning_while_training(rule: PruningRule) -> Technique:
+    """Return the technique that masks a model, moves the masks along a rule, and bakes them in.
+
+    With granularity "filter" the last layer is left out: its filters are the classes.
+    """
+
+    def prepare(model: nn.Module, data: object) -> nn.Module:
+        outputs = [weighted_layers(model)[-1][0]] if rule.granularity == "filter" else []
+        add_masks(model, outputs)
+        return model
+
+    return Technique(
+        prepare_model=prepare,
+        hooks=(
+            lambda model, plan: ScheduledPruning(model, plan.total_steps, rule, plan.generator),
+        ),
+        finish_model=lambda model, data: bake(model),
+    )

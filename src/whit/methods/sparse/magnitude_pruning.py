@@ -19,19 +19,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from torch import nn
-
 from whit.core.options import is_number, nearest, require
 from whit.core.technique import Technique, technique
-from whit.parts.masks import add_masks
 from whit.parts.schedules import (
     Schedule,
     gradual_sparsity,
     iterative_sparsity,
     one_shot_sparsity,
 )
-from whit.parts.surgery import bake, weighted_layers
-from whit.procedures.pruning import PruningRule, ScheduledPruning
+from whit.procedures.pruning import PruningRule, pruning_while_training
 
 SCHEDULES = ("one_shot", "iterative", "gradual")
 
@@ -92,17 +88,4 @@ def magnitude_pruning(
         scope,
         every=1 if schedule != "gradual" else 4,
     )
-
-    def prepare(model: nn.Module, data: object) -> nn.Module:
-        # Whole filters of the last layer are whole classes: those stay.
-        outputs = [weighted_layers(model)[-1][0]] if granularity == "filter" else []
-        add_masks(model, outputs)
-        return model
-
-    return Technique(
-        prepare_model=prepare,
-        hooks=(
-            lambda model, plan: ScheduledPruning(model, plan.total_steps, rule, plan.generator),
-        ),
-        finish_model=lambda model, data: bake(model),
-    )
+    return pruning_while_training(rule)

@@ -23,8 +23,12 @@ from whit.core.options import is_number, require
 from whit.core.technique import Technique, technique
 from whit.parts.masks import add_masks
 from whit.parts.schedules import one_cycle_sparsity
-from whit.parts.surgery import bake
-from whit.procedures.pruning import PruningRule, ScheduledPruning, check_total_steps
+from whit.procedures.pruning import (
+    PruningRule,
+    ScheduledPruning,
+    check_total_steps,
+    pruning_while_training,
+)
 
 
 class OneCyclePruning(ScheduledPruning):
@@ -85,15 +89,4 @@ def one_cycle_pruning(
     )
     schedule = partial(one_cycle_sparsity, alpha=alpha, beta=beta)
     rule = PruningRule(sparsity, schedule, criterion, scope=scope, every=every)
-
-    def prepare(model: nn.Module, data: object) -> nn.Module:
-        add_masks(model)
-        return model
-
-    return Technique(
-        prepare_model=prepare,
-        hooks=(
-            lambda model, plan: ScheduledPruning(model, plan.total_steps, rule, plan.generator),
-        ),
-        finish_model=lambda model, data: bake(model),
-    )
+    return pruning_while_training(rule)
