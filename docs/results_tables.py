@@ -20,6 +20,7 @@ METHODS = ROOT / "src" / "whit" / "methods"
 PLACE = re.compile(r"(<!-- results:start -->\n).*?(<!-- results:end -->)", re.DOTALL)
 COMPARISONS = {
     "digits.jsonl": "whit compare digits --seed 100 --seeds 5",
+    "mnist.jsonl": "whit run mnist --seed 100",
 }
 
 
@@ -51,8 +52,8 @@ def tables(method: str | None) -> str:
     for name, command in COMPARISONS.items():
         path = RESULTS / name
         if path.exists():
-            text += table(path, command, method)
-    return text
+            text += table(path, command, method) + "\n"
+    return text.strip() + "\n" if text.strip() else ""
 
 
 def table(path: Path, command: str, method: str | None) -> str:
@@ -69,9 +70,9 @@ def table(path: Path, command: str, method: str | None) -> str:
     control = groups["plain()"]
     metric = first["scorecard"]["metric"]
     lines = [
-        f"`{command}`, seeds {seeds[0]} to {seeds[-1]}, whit commit "
+        f"`{command}`, {seed_text(seeds)}, whit commit "
         f"{first['provenance']['commit'][:10]}, {first['provenance']['cpu']}, "
-        f"{first['provenance']['threads']} threads; rows in `results/{path.name}`.",
+        f"{first['provenance']['threads']} thread(s); rows in `results/{path.name}`.",
         "",
         f"| technique | valid {metric} | test {metric} | file bytes | of control "
         "| energy nJ (modelled) | training s |",
@@ -87,6 +88,11 @@ def table(path: Path, command: str, method: str | None) -> str:
             f"| {mean(group, 'train_seconds'):.1f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def seed_text(seeds: list[int]) -> str:
+    """Return "seed 100" or "seeds 100 to 104"."""
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
 def mean(group: list[dict], column: str) -> float:

@@ -1,0 +1,22 @@
+"""Committed results stay readable: the schema gains columns and never changes them."""
+
+from pathlib import Path
+
+import pytest
+
+from whit.core.settings import Settings
+from whit.measure.scorecard import Scorecard
+from whit.measure.store import Store
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@pytest.mark.parametrize("name", ["digits.jsonl", "mnist.jsonl"])
+def test_every_row_of_schema_1_is_read(name):
+    rows = Store(RESULTS / name).rows()
+    assert rows
+    for row in rows:
+        card = Scorecard.from_dict(row["scorecard"])
+        assert card.schema == 1 and card.as_dict() == row["scorecard"]
+        assert Settings(**row["settings"]).as_dict() == row["settings"]
+        assert row["provenance"]["dirty"] is False
