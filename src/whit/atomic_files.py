@@ -44,9 +44,8 @@ def require_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".whit-writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise WhitError(
             f"The folder '{folder}' cannot be written ({error.strerror}). Choose another (--out, "

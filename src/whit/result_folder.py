@@ -51,7 +51,7 @@ def load_result(folder: str | Path) -> Result:
         provenance=row["provenance"],
         task=row["task"],
         seed=row["seed"],
-        settings=Settings(**row["settings"]),
+        settings=_settings(row, folder),
         choices=row["choices"],
     )
 
@@ -71,7 +71,18 @@ def _read_row(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"'{folder / 'result.json'}' is no result: it lacks {', '.join(lacks)}. Run it again."
         )
+    if not isinstance(row["choices"], dict | None) or not isinstance(row["settings"], dict):
+        raise DataError(f"'{folder / 'result.json'}' was edited or is damaged. Run it again.")
     return row
+
+
+def _settings(row: dict[str, Any], folder: Path) -> Settings:
+    try:
+        return Settings(**row["settings"])
+    except TypeError:
+        raise DataError(
+            f"'{folder / 'result.json'}' has settings that this version does not know."
+        ) from None
 
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:

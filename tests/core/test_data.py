@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -46,7 +47,9 @@ def test_sealing_leaves_the_rest_and_the_original():
     assert isinstance(sealed.test, SealedSplit) and isinstance(whole.test, Split)
     assert sealed.train is whole.train and sealed.valid is whole.valid
     assert type(sealed) is VectorData and sealed.class_names == ("a", "b")
-    assert copy.deepcopy(sealed).test.opened(whole.test) is whole.test
+    opened = copy.deepcopy(sealed).test.opened(whole.test)
+    assert torch.equal(opened.inputs[0], whole.test.inputs[0])
+    assert torch.equal(opened.target, whole.test.target)
 
 
 def test_what_is_mapped_is_applied_to_the_test_split_later_in_order():
@@ -62,9 +65,26 @@ def test_what_is_mapped_is_applied_to_the_test_split_later_in_order():
 
 def test_whole_splits_can_be_mapped():
     whole = data()
-    moved = whole.sealed().map_splits(lambda s: s.subset(torch.tensor([2, 0])))
-    assert moved.valid.target.tolist() == [12, 10]
-    assert moved.test.opened(whole.test).target.tolist() == [22, 20]
+    moved = whole.sealed().map_splits(lambda s: s.map(lambda x: x[:, :1]))
+    assert moved.valid.inputs[0].shape[1] == 1
+    assert moved.test.opened(whole.test).inputs[0].shape[1] == 1
+
+
+def test_a_transform_cannot_choose_test_samples_nor_see_or_change_their_targets():
+    whole = data()
+    fewer = whole.sealed().map_splits(lambda s: s.subset(torch.tensor([2, 0])))
+    assert fewer.valid.target.tolist() == [12, 10]
+    with pytest.raises(DataError, match="2 of 4 test samples"):
+        fewer.test.opened(whole.test)
+    seen = []
+
+    def peek(split):
+        seen.append(split.target.tolist())
+        return dataclasses.replace(split, target=split.target + 1)
+
+    opened = whole.sealed().map_splits(peek).test.opened(whole.test)
+    assert seen[-1] == [0, 0, 0, 0]
+    assert opened.target.tolist() == whole.test.target.tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float16, torch.float64])

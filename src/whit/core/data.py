@@ -104,6 +104,14 @@ class Split:
             target=self.target.index_select(0, index),
         )
 
+    def copied(self) -> Split:
+        """Return the split with tensors of its own."""
+        return Split(
+            tuple(t.clone() for t in self.inputs),
+            self.target.clone(),
+            tuple(t.clone() for t in self.shared),
+        )
+
     def to(self, device: torch.device) -> Split:
         """Return the split with all tensors on a device."""
         return Split(
@@ -157,10 +165,22 @@ class SealedSplit:
         return SealedSplit((*self._transforms, transform))
 
     def opened(self, split: Split) -> Split:
-        """Apply all recorded transforms to the true split (called by `execute` alone)."""
+        """Apply all recorded transforms to the true split (called by `execute` alone).
+
+        They see the inputs, and zeros where the targets are.
+
+        Raises:
+            DataError: a transform changed the number of test samples.
+        """
+        hidden = replace(split, target=torch.zeros_like(split.target))
         for transform in self._transforms:
-            split = transform(split)
-        return split
+            hidden = transform(hidden)
+        if len(hidden) != len(split):
+            raise DataError(
+                f"prepare_data left {len(hidden)} of {len(split)} test samples. A transform of the "
+                "data must keep all samples of the test split, in their order."
+            )
+        return replace(hidden, target=split.target)
 
 
 @dataclass(frozen=True)
@@ -191,7 +211,10 @@ class Data:
         if self.output_size == 0:
             object.__setattr__(self, "output_size", len(self.class_names))
         if self.output_size <= 0:
-            raise DataError("Data needs class names or a positive output_size; neither was given.")
+            raise DataError(
+                "The data has neither class names nor an output size. Give "
+                "class_names=('low', 'high') for classes, or output_size=1 for one number a sample."
+            )
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from whit.atomic_files import require_writable
 from whit.core.budget import Budget
-from whit.core.data import Data, SealedSplit, Split
+from whit.core.data import SealedSplit, Split
 from whit.core.device import Device
 from whit.core.fit import predict
 from whit.core.result import Result
@@ -20,7 +19,7 @@ from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.core.technique import Technique
 from whit.errors import SettingsError, TaskError
-from whit.measure.provenance import provenance
+from whit.measure.provenance import provenance, run_identity
 from whit.measure.scorecard import Subject, measure
 
 
@@ -122,13 +121,15 @@ def train(task: Task, technique: Technique, settings: Settings, conditions: Cond
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise SettingsError(f"The seed was given as {seed!r}; expected a whole number, 0 or more.")
     folder = None if conditions.out is None else _own_folder(conditions.out, device)
-    true_data = task.load()
-    identity = _identity(task, technique, settings, seed, true_data)
+    true_data = task.checked_data()
+    # What a procedure can reach leads to sealed data only.
+    visible = replace(task, load=true_data.sealed)
+    identity = identity_of(task, technique, settings, seed, device)
     ledger = Ledger(device, seed, identity, folder, conditions.budget, conditions.progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(seed, device.rank))
         data = technique.prepare_data(true_data.sealed())
-        run = Run(task, technique, settings, data, ledger)
+        run = Run(visible, technique, settings, data, ledger)
         model = technique.train(run)
         if not isinstance(model, nn.Module):
             raise TaskError(
@@ -176,14 +177,25 @@ def _own_folder(folder: Path, device: Device) -> Path:
     return own
 
 
-def _identity(task: Task, technique: Technique, settings: Settings, seed: int, data: Data) -> str:
-    """Name what a checkpoint belongs to, so that one of another run is never resumed."""
-    parts = {
-        "task": task.name,
-        "data": data.checksum(),
-        "spec": technique.spec,
-        "settings": sorted(settings.as_dict().items()),
-        "seed": seed,
-        "torch": torch.__version__,
-    }
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+def identity_of(
+    task: Task, technique: Technique, settings: Settings, seed: int, device: Device
+) -> str:
+    """Return 16 hex digits that change whenever the result of a run could: data, code, options."""
+    slots = (technique.prepare_data, technique.prepare_model, technique.train)
+    return run_identity(
+        spec=technique.spec,
+        task=task.name,
+        data_checksum=task.load().checksum(),
+        settings=settings.as_dict(),
+        seed=seed,
+        device=f"{device.name} {device.rank}/{device.world}",
+        functions=(
+            *slots,
+            *technique.hooks,
+            technique.finish_model,
+            task.build,
+            task.loss,
+            task.metric,
+            task.load().augment,
+        ),
+    )

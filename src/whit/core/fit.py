@@ -7,6 +7,7 @@ can be saved, and a run that was killed goes on to the same weights.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from whit.core.hook import Hook, Plan
 from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.core.technique import HookFactory
-from whit.errors import SettingsError, TaskError
+from whit.errors import SettingsError, SpecError, TaskError
 from whit.measure.meter import Meter, forward_macs
 from whit.parts.group import Group
 from whit.parts.schedules import LEARNING_RATES
 
 SMALL_STEP_MACS = 40_000_000
 PREDICT_BATCH = 1000
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,11 @@ class _Training:
         # A last, smaller batch would upset batch norm; the order changes, so no sample is left
         # out for long.
         self.steps_per_epoch = len(split) // self.batch_size
+        if self.batch_size == 1 and any(isinstance(m, BATCH_NORMS) for m in model.modules()):
+            raise SettingsError(
+                "The batch size is 1, and the model has batch norm, which needs at least 2 samples "
+                "to normalise over. Use a larger batch size."
+            )
         self.optimizer = make_optimizer(model, settings)
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.generator = torch.Generator().manual_seed(surroundings.seed)
@@ -276,6 +283,18 @@ class _Training:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda partial: torch.save(state, partial))
+        if self.epoch == 1:
+            self._check_readable(path)
+
+    def _check_readable(self, path: Path) -> None:
+        """Read the first checkpoint at once: one that cannot be read would be ignored for ever."""
+        try:
+            torch.load(path, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise SpecError(
+                "A hook's state_dict holds something else than tensors, numbers, texts, lists and "
+                f"dictionaries, so that the run could not go on after a kill: {str(error)[:200]}"
+            ) from None
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of the same run."""
@@ -289,7 +308,13 @@ class _Training:
         if state.get("identity") != self.around.identity:
             return
         self.epoch = state["epoch"]
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise SettingsError(
+                f"The checkpoint '{path}' does not fit the model ({str(error)[:200]}). Something "
+                "that the run's identity does not see has changed: remove the folder."
+            ) from None
         self.optimizer.load_state_dict(state["optimizer"])
         for hook, saved in zip(self.hooks, state["hooks"], strict=True):
             hook.load_state_dict(saved)

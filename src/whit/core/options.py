@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,7 +67,7 @@ def is_number(value: object) -> bool:
     """Say whether a value is a finite int or float (True and False are not)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value)
+    return abs(value) <= sys.float_info.max  # False for NaN, and for integers beyond any float
 
 
 def require(condition: bool, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ class Result:
 
     Attributes:
         model: trained and finished, in evaluation mode.
-        scorecard: all measured numbers; None on ranks other than 0.
+        scorecard: all measured numbers; None on ranks other than 0, and of a loaded result.
         spec: of the technique.
         provenance: versions, machine, commit, time.
         task: the reference that makes the task again.
@@ -40,16 +40,16 @@ class Result:
         test_correct: uint8 [test samples], 1 where the class is right; None for other metrics.
     """
 
-    model: nn.Module
+    model: nn.Module = field(repr=False)
     scorecard: Scorecard | None
     spec: str
-    provenance: dict[str, Any]
+    provenance: dict[str, Any] = field(repr=False)
     task: str
     seed: int
     settings: Settings
     choices: dict[str, object] | None = None
-    packed: Packed | None = None
-    test_correct: np.ndarray[Any, Any] | None = None
+    packed: Packed | None = field(default=None, repr=False)
+    test_correct: np.ndarray[Any, Any] | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row of this run: flat numbers, spec, task, seed, settings, provenance."""
@@ -75,6 +75,8 @@ class Result:
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for name in ("result.json", "model.whit", "test_correct.npy"):
+                (folder / name).unlink(missing_ok=True)  # of an earlier result: must not survive
             state = self.model.state_dict()
             tensors = {name: _own_copy(t) for name, t in state.items()}
             write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields, replace
 
-from whit.core.options import nearest
+from whit.core.options import is_number, nearest
 from whit.errors import SettingsError
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
+LARGEST = 1_000_000_000
 SCHEDULES = ("one_cycle", "cosine", "constant")
 
 
@@ -60,17 +61,18 @@ class Settings:
 
 
 def _whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
+        huge = isinstance(value, int) and abs(value) > LARGEST
+        given = "a huge number" if huge else repr(value)
         raise SettingsError(
-            f"Setting '{name}' was given {value!r}; expected a whole number, 1 or more."
+            f"Setting '{name}' was given {given}; expected a whole number from 1 to {LARGEST:,}."
         )
 
 
 def _within(name: str, value: object, low: float, high: float, open_below: bool = False) -> None:
     fits = (
         isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
+        and is_number(value)
         and (value > low if open_below else value >= low)
         and value < high
     )

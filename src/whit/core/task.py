@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from whit.core.data import Data
+from whit.core.data import Data, Split
 from whit.core.options import nearest
 from whit.core.settings import Settings
 from whit.errors import TaskError
@@ -55,6 +55,47 @@ class Task:
         """Name of the metric, as in the columns `valid_accuracy` and `test_accuracy`."""
         return str(getattr(self.metric, "__name__", "score"))
 
+    def checked_data(self) -> Data:
+        """Return a copy of the loaded data after a look at what is often wrong in a task.
+
+        A copy, so that a technique that changes tensors in place cannot spoil the next run. Of the
+        test split only shapes and types are looked at, never values.
+
+        Raises:
+            TaskError: it is no `Data`, a class number does not fit the class names, or a value is
+                not finite.
+        """
+        data = self.load()
+        if not isinstance(data, Data) or not isinstance(data.test, Split):
+            raise TaskError(
+                f"Task '{self.name}': load returned {type(data).__name__}, expected VectorData, "
+                "ImageData, SequenceData or GraphData with the splits train, valid and test."
+            )
+        for name, split in (("train", data.train), ("valid", data.valid)):
+            self._check_split(name, split, len(data.class_names))
+        return data.map_splits(Split.copied)
+
+    def _check_split(self, name: str, split: Split, classes: int) -> None:
+        for tensor in (*split.inputs, split.target, *split.shared):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise TaskError(
+                    f"Task '{self.name}': the {name} split holds NaN or infinite values. Clean or "
+                    "fill them in load."
+                )
+        target = split.target
+        if self.loss is functional.cross_entropy and target.dtype != torch.int64:
+            raise TaskError(
+                f"Task '{self.name}': the {name} target has dtype {target.dtype}, and "
+                "cross_entropy expects class numbers: give target.long(), or another loss."
+            )
+        if classes and target.dtype == torch.int64:
+            low, high = int(target.min()), int(target.max())
+            if low < 0 or high >= classes:
+                raise TaskError(
+                    f"Task '{self.name}': the {name} target holds class numbers {low} to {high}, "
+                    f"and there are {classes} class names; expected 0 to {classes - 1}."
+                )
+
     def build_model(self, data: Data, choices: dict[str, object]) -> nn.Module:
         """Build the control model with these choices.
 
@@ -62,7 +103,8 @@ class Task:
             TaskError: a choice that the task's `build` does not take, or what it built is no
                 module.
         """
-        parameters = inspect.signature(self.build).parameters
+        signature = inspect.signature(self.build)
+        parameters = signature.parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         for name in choices:
             if name not in parameters and not takes_any:
@@ -71,6 +113,13 @@ class Task:
                     f"its build "
                     f"function has no such choice. {nearest(name, list(parameters)[1:])}"
                 )
+        try:
+            signature.bind(data, **choices)
+        except TypeError as error:
+            raise TaskError(
+                f"Task '{self.name}': build cannot be called as build(data): {error}. Write it as "
+                "build(data, width=1.0) or build(data)."
+            ) from None
         model = self.build(data, **choices)
         if not isinstance(model, nn.Module):
             raise TaskError(

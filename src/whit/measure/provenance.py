@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -23,7 +25,8 @@ from whit import __version__
 _PACKAGE = Path(__file__).resolve().parents[1]
 _VERSIONS = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 # What decides the weights and the numbers of every run; a change here makes old rows stale.
-_SHARED_SOURCES = ("core", "parts", "procedures", "packing", "runtime", "measure")
+_SHARED_SOURCES = ("core", "parts", "procedures", "packing", "runtime", "measure", "tasks")
+MAX_CLOSURE_DEPTH = 4
 _HEAD = re.compile(r"(?:(?P<reference>[^()+@'\"]+):\s*)?(?P<name>[^\W\d]\w*)\s*(?=[(+@]|\s*$)")
 
 
@@ -79,6 +82,7 @@ def run_identity(
     settings: Mapping[str, object],
     seed: int,
     device: str = "cpu",
+    functions: Sequence[object] = (),
 ) -> str:
     """Return 16 hex digits that change whenever the run's result could.
 
@@ -89,8 +93,10 @@ def run_identity(
         settings: all training settings by name.
         seed: of the run.
         device: name of the torch device.
+        functions: of the task and the technique, for those that are handed over as objects.
     """
     parts = {
+        "functions": code_digest(*functions),
         "spec": spec,
         "task": task,
         "data": data_checksum,
@@ -141,12 +147,62 @@ def _without_brackets(text: str) -> str:
 
 def _files_of(reference: str, name: str, package: str) -> list[Path]:
     if reference.endswith(".py"):
-        return [path for path in [Path(reference).expanduser()] if path.exists()]
+        path = Path(reference).expanduser()
+        return _with_neighbours(path) if path.exists() else []
     if reference:
         file = getattr(sys.modules.get(reference), "__file__", None)
-        return [Path(file)] if file else []
+        return _with_neighbours(Path(file)) if file else []
     found = sorted((_PACKAGE / package).rglob(f"{name}.py"))
     return found or sorted((_PACKAGE / package).rglob("toys.py"))
+
+
+def _with_neighbours(path: Path) -> list[Path]:
+    """Return a user's file and the imported modules beside or below it: what it may be made of."""
+    folder = path.resolve().parent
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    beside = {Path(file).resolve() for file in files if file}
+    return sorted({path.resolve()} | {file for file in beside if file.is_relative_to(folder)})
+
+
+def code_digest(*functions: object) -> list[str]:
+    """Return digests of what functions of a user do: code, constants, closure, source file.
+
+    For tasks and techniques that are handed over as objects, whose names say nothing of them.
+    """
+    return [_function_digest(function) for function in functions]
+
+
+def _function_digest(function: object, depth: int = 0) -> str:
+    if isinstance(function, partial):
+        parts = [_function_digest(function.func, depth), repr(function.args)]
+        return "|".join([*parts, repr(sorted(function.keywords.items()))])
+    if not isinstance(function, FunctionType) or depth > MAX_CLOSURE_DEPTH:
+        kind = function if inspect.isclass(function) else type(function)
+        return f"{kind.__module__}.{kind.__qualname__}"
+    code = function.__code__
+    closure = inspect.getclosurevars(function).nonlocals
+    values = (*(closure[k] for k in sorted(closure)), *(function.__defaults__ or ()))
+    inner = [_value_digest(value, depth) for value in values]
+    named = sorted((function.__kwdefaults__ or {}).items())
+    file = Path(code.co_filename)
+    source = _digest([file]) if file.exists() else ""
+    text = "|".join([_code_text(code), *inner, repr(named), source])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _code_text(code: CodeType) -> str:
+    constants = []
+    for c in code.co_consts:
+        text = _code_text(c) if isinstance(c, CodeType) else repr(c)
+        # The order of a set's texts differs from process to process.
+        constants.append(repr(sorted(map(repr, c))) if isinstance(c, frozenset) else text)
+    return "|".join([code.co_name, code.co_code.hex(), *map(str, code.co_names), *constants])
+
+
+def _value_digest(value: object, depth: int) -> str:
+    if isinstance(value, (str, int, float, bool, tuple, type(None))):
+        return repr(value)
+    return _function_digest(value, depth + 1)
 
 
 @cache

@@ -190,7 +190,7 @@ def measure(model: nn.Module, subject: Subject, trained: Charge) -> Measured:
         reasons=reasons,
         **columns,
     )
-    return Measured(scorecard, packed, _correct(test, subject.test.target))
+    return Measured(scorecard, packed, _correct(test, subject))
 
 
 def effective_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -269,8 +269,9 @@ def _agreement(packed: Packed, subject: Subject, valid: Tensor) -> float | None:
     return same / len(raw)
 
 
-def _correct(output: Tensor, target: Tensor) -> NDArray[np.uint8] | None:
-    if target.dtype != torch.int64 or output.shape[:-1] != target.shape:
+def _correct(output: Tensor, subject: Subject) -> NDArray[np.uint8] | None:
+    target = subject.test.target
+    if subject.metric_name != "accuracy" or output.shape[:-1] != target.shape:
         return None
     correct: NDArray[np.uint8] = (output.argmax(-1) == target).to(torch.uint8).numpy().reshape(-1)
     return correct

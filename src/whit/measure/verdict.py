@@ -23,6 +23,7 @@ RULE = (
     "same side; otherwise 'within noise'; with one seed 'one seed'."
 )
 BOOTSTRAP_ROUNDS = 2000
+WIDE_INTERVAL = 0.05  # 5 percentage points
 Interval = tuple[float, float]
 
 
@@ -41,6 +42,30 @@ class Verdict:
     difference: float
     seed_interval: Interval | None = None
     sample_interval: Interval | None = None
+
+    def interval_text(self, points: bool) -> str:
+        """Return the difference with its uncertainty, such as "(-3.9 to +1.4 points)".
+
+        The interval is that over seeds; where it excludes 0 and the one over test samples is what
+        leaves the verdict open, that one, marked so.
+
+        Args:
+            points: whether the metric is a share, so that a difference is in percentage points.
+        """
+        unit = " points" if points else ""
+        if self.seed_interval is None:
+            return f"({_signed(self.difference, points)}{unit}, add seeds)"
+        shown, source = self.seed_interval, ""
+        undecided = self.word == "within noise"
+        if undecided and self.sample_interval is not None and shown[0] * shown[1] > 0:
+            shown, source = self.sample_interval, " over samples"
+        low, high = (_signed(end, points) for end in shown)
+        wide = undecided and not source and shown[1] - shown[0] > WIDE_INTERVAL
+        return f"({low} to {high}{unit}{source}{', add seeds' if wide else ''})"
+
+
+def _signed(difference: float, points: bool) -> str:
+    return f"{100 * difference:+.1f}" if points else f"{difference:+.3g}"
 
 
 def judge(

@@ -113,6 +113,10 @@ def _clamp(call: Call) -> Data:
 
 def _arithmetic(call: Call) -> Data:
     """Lower add, sub, mul, div, neg with one constant."""
+    if not call.node.meta["val"].is_floating_point():
+        raise call.refuse(
+            "it computes with integers, which wrap around in torch; write x.float() before it"
+        )
     target: Any = call.node.target
     position = next(i for i, value in enumerate(call.arguments) if isinstance(value, Data))
     rest = [value for i, value in enumerate(call.arguments) if i != position]

@@ -3,6 +3,8 @@
 Nodes without data are computed by torch itself; the others go to their handler.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ def lower(baked: nn.Module, example: Tensor) -> list[Node]:
     """Lower a baked model to a chain of nodes.
 
     Args:
-        baked: from ``bake``.
+        baked: from `baked_copy`.
         example: [batch, ...] with at least two samples.
 
     Raises:
@@ -66,6 +68,17 @@ def _resolve(argument: Any, values: dict[str, Any]) -> Any:
 
 
 def _evaluate(node: torch.fx.Node, values: dict[str, Any]) -> Any:
+    try:
+        return _evaluate_known(node, values)
+    except CannotPack as error:
+        # Where the model's own forward makes the call, the module path alone says little.
+        found = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+        own = [(file, line) for file, line in found if "site-packages" not in file]
+        place = f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+        raise CannotPack(error.reason + place, error.module, error.operator) from error
+
+
+def _evaluate_known(node: torch.fx.Node, values: dict[str, Any]) -> Any:
     name, module = str(node.target).removeprefix("aten."), module_path(node)
     if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
         if isinstance(node.meta.get("val"), tuple | list):

@@ -111,6 +111,11 @@ def _check_example(example: tuple[Tensor, ...]) -> Tensor:
         raise CannotPack(
             f"{len(example)} inputs were given; models with exactly one input can be packed"
         )
+    if not isinstance(example[0], Tensor):
+        raise CannotPack(
+            f"the example is {type(example[0]).__name__}; give a torch tensor, such as "
+            "torch.from_numpy(x)"
+        )
     batch = example[0].detach().cpu()
     if str(batch.dtype).removeprefix("torch.") not in INPUT_DTYPES:
         raise CannotPack(
@@ -143,6 +148,9 @@ def _metadata(labels: Sequence[str] | None, info: Mapping[str, str] | None) -> d
         if not isinstance(name, str) or not isinstance(text, str):
             raise WhitError(f"info['{name}'] is {type(text).__name__}, expected a text")
         metadata[name] = text
+    for text in metadata.values():
+        if not text.isprintable():
+            raise WhitError(f"The text {text[:60]!r} holds characters that cannot be printed.")
     return metadata
 
 

@@ -159,6 +159,9 @@ def _check_metadata(metadata: object) -> None:
             (key + value).encode("utf-8")
         except UnicodeEncodeError as error:
             raise ArtifactError("the metadata holds half a character") from error
+        if not (key + value).isprintable():
+            # Labels and texts are shown on terminals: no escape sequences from a stranger's file.
+            raise ArtifactError("the metadata holds characters that cannot be printed")
 
 
 def _check_tensor(name: str, entry: object, begin: int) -> int:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from whit.core.data import Data, ImageData
-from whit.core.options import nearest
+from whit.core.options import is_number, nearest
 from whit.errors import TaskError
 from whit.parts.normalise import Normalise
 
 Builder = Callable[..., nn.Module]
+LARGEST_WIDTH = 64
 
 
 def hidden_width(base: int, width: float) -> int:
@@ -107,9 +108,11 @@ def check_width(width: float) -> None:
     Raises:
         TaskError: it is no finite number above 0.
     """
-    number = isinstance(width, (int, float)) and not isinstance(width, bool)
-    if not number or not math.isfinite(width) or width <= 0:
-        raise TaskError(f"The width was given as {width!r}; expected a number above 0, like 0.5.")
+    if not is_number(width) or not 0 < width <= LARGEST_WIDTH:
+        given = repr(width) if len(repr(width)) < 40 else "a huge number"
+        raise TaskError(
+            f"The width was given as {given}; expected a number above 0, at most {LARGEST_WIDTH}."
+        )
 
 
 def control_builder(model: str, width: float) -> Builder:
@@ -147,7 +150,7 @@ def width_builder(model: Builder, width: float) -> Builder:
 
 
 def _check(model: str, width: float) -> None:
-    if model not in CONTROL_MODELS:
+    if not isinstance(model, str) or model not in CONTROL_MODELS:
         raise TaskError(
             f"There is no control model '{model}'. {nearest(str(model), CONTROL_MODELS)}"
         )

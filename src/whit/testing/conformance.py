@@ -14,6 +14,7 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ from whit.core.data import Split
 from whit.core.execution import Conditions, Trained, execute, train
 from whit.core.fit import Progress, predict
 from whit.core.task import Task
-from whit.core.technique import Technique, is_technique, keep
-from whit.errors import CannotPack, NotApplicable, WhitError
+from whit.core.technique import PLAIN, Technique, is_technique, keep
+from whit.errors import NoEffect, NotApplicable, SpecError, WhitError
 from whit.result_folder import load_result
 from whit.spec_strings import spec
 from whit.tasks import toys
@@ -84,6 +85,7 @@ def check_technique(make: Callable[..., Technique], *, card: bool = True) -> Con
         case.killed_run_resumes,
         case.scorecard_is_complete,
         case.no_effect_is_an_error,
+        case.something_changes,
         case.sums_work_or_refuse,
     ]
     for check in checks:
@@ -137,6 +139,15 @@ class _Case:
         self.expect(bool(runs), f"fits none of the toy tasks: {self.found.reasons}")
         self.task, self.reference = runs[0]
 
+    def something_changes(self) -> None:
+        if self.technique.brief == PLAIN:
+            return
+        plain = self.trained(self.task, Technique())
+        self.expect(
+            not same_state(plain.model, self.reference.model),
+            "trains the same weights as plain(): it changes nothing. Raise whit.errors.NoEffect.",
+        )
+
     def output_shape_is_kept(self) -> None:
         plain = self.trained(self.task, Technique())
         mine, control = self.outputs(self.reference), self.outputs(plain)
@@ -159,12 +170,16 @@ class _Case:
         data = self.task.load()
         assert isinstance(data.test, Split)
         order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(9))
-        shuffled = replace(data.test, target=data.test.target[order])
-        other = replace(self.task, load=lambda: replace(data, test=shuffled))
-        self.expect(
-            same_state(self.trained(other).model, self.reference.model),
-            "permuted test labels change the weights: the test split leaks into training.",
-        )
+        test = data.test
+        for what, changed in (
+            ("labels", replace(test, target=test.target[order])),
+            ("inputs", replace(test, inputs=tuple(t[order.flip(0)] * 0 for t in test.inputs))),
+        ):
+            other = replace(self.task, load=partial(replace, data, test=changed))
+            self.expect(
+                same_state(self.trained(other).model, self.reference.model),
+                f"other test {what} change the weights: the test split leaks into training.",
+            )
 
     def training_is_charged(self) -> None:
         charge = self.reference.run.meter.charge()
@@ -235,9 +250,7 @@ class _Case:
                 try:
                     total = left + right
                     self.trained(self.task, total)
-                except CannotPack:
-                    raise
-                except WhitError as reason:
+                except (NotApplicable, NoEffect, SpecError) as reason:
                     self.expect(len(str(reason)) > 20, f"refuses '{partner}' without a reason.")
                     self.found.reasons[f"{left.spec} + {right.spec}"] = str(reason)
 

@@ -31,7 +31,7 @@ def test_own_loop_with_an_optimiser_made_before():
     model = network()
     total = sum(w.numel() for w in weights_of(model))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.01)
-    pruning = OneCyclePruning(model, 30, sparsity=0.8)
+    pruning = OneCyclePruning(model, 30, sparsity=0.8, every=1)
     x, y = torch.randn(40, 6), torch.randint(0, 3, (40,))
     losses = []
     for number in range(1, 31):

@@ -132,17 +132,15 @@ def binarize(
             "+1, so its zeros would be lost. Write binarized_network() first: "
             "'binarized_network() + one_cycle_pruning()'."
         )
+    for path, layer in layers if weights else []:
+        if parametrize.is_parametrized(layer, "weight"):
+            raise SpecError(f"The weight of layer '{path}' is quantised already; binarize it once.")
     if activations and not any(isinstance(m, ACTIVATIONS) for m in model.modules()):
         raise NoEffect(
             "The model has no activation module to make binary (torch.nn.ReLU and the like; calls "
             "of torch.relu in forward cannot be seen). Use modules, or activations=False."
         )
     if weights:
-        for path, layer in layers:
-            if parametrize.is_parametrized(layer, "weight"):
-                raise SpecError(
-                    f"The weight of layer '{path}' is quantised already; binarize it once."
-                )
         for _, layer in layers:
             parametrize.register_parametrization(layer, "weight", BinaryWeight(scale))
     if activations:

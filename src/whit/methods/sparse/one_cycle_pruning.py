@@ -36,13 +36,14 @@ class OneCyclePruning(ScheduledPruning):
 
     Masks are put on the model when the object is made; parameters stay the same objects, so the
     optimiser may exist already. `parts.surgery.bake(model)` turns them into plain zeros at the end.
+    For other curves and criteria use `ScheduledPruning` with a rule.
 
     Args:
         model: any module with linear or convolution layers.
         total_steps: optimiser steps of the whole run.
         sparsity: final share of zeros, 0 < . < 1.
         scope: "global" or "layer".
-        every: steps between mask updates.
+        every: steps between mask updates; the last step always updates.
         skip: paths or child names of layers to leave dense.
     """
 
@@ -53,7 +54,7 @@ class OneCyclePruning(ScheduledPruning):
         *,
         sparsity: float = 0.9,
         scope: str = "global",
-        every: int = 1,
+        every: int = 4,
         skip: Sequence[str] = (),
     ) -> None:
         """Put masks on the model and start the schedule."""

@@ -102,7 +102,7 @@ def distillation(
         if run.task.output_axes != 1 or not run.data.class_names:
             raise NotApplicable(
                 f"distillation needs one set of class scores per sample; task '{run.task.name}' "
-                f"has none."
+                f"has none (that takes class_names in its data and output_axes=1)."
             )
         plain = run.plain()
         teacher = plain.fit(plain.build(**_width(teacher_width)))

@@ -159,7 +159,7 @@ class Conv2d:
         expect(fits and per_group > 0 and channels % per_group == 0, "conv2d does not fit")
         expect(self.weight.rows % (channels // per_group) == 0, "conv2d has uneven groups")
         shape = (self.weight.rows, *self._sides(source.shape[1:]))
-        size_product((self.weight.columns, *shape[1:]))
+        size_product((channels // per_group, self.weight.columns, *shape[1:]))
         size_product(shape)
         return Activation(shape, result_domain(self.weight, self.bias, source))
 
