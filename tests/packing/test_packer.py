@@ -366,3 +366,29 @@ def test_malformed_info_is_explained(info):
         pack(nn.Linear(4, 2), torch.zeros(2, 4), info=info)
     with pytest.raises(WhitError, match="range"):
         pack(nn.Linear(4, 2), torch.zeros(2, 4), input_range=(1, 0))
+
+
+class WrapsAround(nn.Module):
+    """Compute with bytes, which wrap around in torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head((x - 128).float())
+
+
+def test_arithmetic_on_bytes_is_refused_with_its_line():
+    with pytest.raises(CannotPack, match=r"x.float\(\).*test_packer.py, line \d+"):
+        pack(WrapsAround(), torch.zeros(4, 4, dtype=torch.uint8))
+
+
+def test_an_array_instead_of_a_tensor_is_refused_in_words():
+    with pytest.raises(CannotPack, match="torch tensor"):
+        pack(nn.Linear(4, 2), np.zeros((2, 4), np.float32))
+
+
+def test_texts_that_cannot_be_printed_are_refused():
+    with pytest.raises(WhitError, match="cannot be printed"):
+        pack(nn.Linear(4, 2), torch.zeros(2, 4), labels=["a\x1b[2J", "b"])

@@ -218,3 +218,9 @@ def test_labels_with_commas_take_another_separator():
 def test_activation_bytes_count_each_width():
     assert Activation((3, 3), "sign").stored_bytes == 2
     assert Activation((3,), "float32").stored_bytes == 12
+
+
+def test_metadata_that_would_reach_a_terminal_as_commands_is_refused():
+    content = build_artifact(b"\0" * HEADER_BYTES, b"", {"spec": "plain()\x1b[2J"})
+    with pytest.raises(ArtifactError, match="cannot be printed"):
+        parse_artifact(content)
