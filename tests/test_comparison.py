@@ -91,7 +91,7 @@ def test_an_interrupted_comparison_keeps_what_it_finished(own_folder):
 def test_the_table_is_narrow_and_has_no_empty_cell(table):
     text = str(table)
     assert max(map(len, text.splitlines())) <= 112
-    assert "plain()" in text
+    assert "plain " in text
     assert "within noise" in text
     assert "Recommended" in text
     assert "95 %" in text
@@ -142,11 +142,136 @@ def test_the_smallest_good_file_is_recommended(made_up):
 def test_a_budget_narrows_the_recommendation(made_up):
     row, sentence = made_up.recommend(Budget("latency_ms <= 1.5"))
     assert row is made_up.rows[0]
+    assert "nothing here is smaller by 5 % at this quality and keeps the budget" in sentence
     row, sentence = made_up.recommend(Budget("stored_bytes <= 50"))
     assert row is made_up.rows[2]
     assert "best validation" in sentence
+    assert "0.8000 is 0.1500 below the control's 0.9500, more than the 0.01" in sentence
     row, sentence = made_up.recommend(Budget("stored_bytes <= 5"))
     assert "No technique keeps the budget" in sentence
+
+
+def test_the_distance_to_the_control_is_said(made_up):
+    _, sentence = made_up.recommend()
+    assert "0.9450 is 0.0050 below the control's 0.9500; at most 0.01 below" in sentence
+
+
+def test_the_tolerance_decides(made_up):
+    row, sentence = made_up.recommend(tolerance=0.2)
+    assert row is made_up.rows[2]
+    row, sentence = made_up.recommend(tolerance=0)
+    assert row is made_up.rows[0]
+    assert "no loss is allowed" in sentence
+    assert replace(made_up, tolerance=0.2).recommend()[0] is made_up.rows[2]
+    for wrong in (-0.1, 1.5, float("nan"), "1"):
+        with pytest.raises(SettingsError, match="tolerance"):
+            made_up.recommend(tolerance=wrong)
+
+
+def test_a_file_hardly_smaller_is_no_reason_to_leave_the_control(made_up):
+    near = fake(made_up.rows[1], valid_accuracy=0.95, stored_bytes=960)
+    row, sentence = replace(made_up, rows=(made_up.rows[0], near)).recommend()
+    assert row is made_up.rows[0]
+    assert "nothing here is smaller by 5 % at this quality." in sentence
+
+
+def test_the_control_alone_and_unpacked_rows_have_their_words(made_up):
+    _, sentence = replace(made_up, rows=made_up.rows[:1]).recommend()
+    assert "nothing to compare it with" in sentence
+    unpacked = made_up.rows[3]
+    row, sentence = replace(made_up, rows=(unpacked, unpacked)).recommend()
+    assert row is unpacked
+    assert "no packed file of it, nor of any other here: no operator for it." in sentence
+    row, sentence = replace(made_up, rows=(unpacked, made_up.rows[2])).recommend()
+    assert row is unpacked
+    assert "lose more than 0.01" in sentence
+
+
+REFUSING = """
+
+class _Bad(whit.Hook):
+    def __init__(self, model, plan):
+        pass
+
+    def after_epoch(self):
+        return {}["missing"]
+
+
+@technique
+def bad() -> whit.Technique:
+    return whit.Technique(hooks=(_Bad,))
+
+
+def _refuse(run):
+    from whit.errors import NotApplicable
+    raise NotApplicable("there is nothing to do here")
+
+
+@technique
+def refusing() -> whit.Technique:
+    return whit.Technique(train=_refuse)
+
+
+def _unreadable():
+    return {}["data"]
+
+
+no_data = whit.Task("small", _unreadable, _build)
+"""
+
+
+@pytest.fixture
+def refusing(own_folder):
+    with (own_folder / "own.py").open("a") as file:
+        file.write(REFUSING)
+    return own_folder
+
+
+def test_an_entry_that_refuses_is_a_row_and_the_others_go_on(refusing):
+    states = []
+    specs = ["own.py:refusing()", "own.py:bad()", "own.py:shrink()"]
+    table = compare(specs, "own.py:task", seeds=2, progress=lambda step: states.append(step.state))
+    assert states.count("failed") == 2
+    assert [bool(row.failed) for row in table.rows] == [False, True, True, False]
+    assert table.rows[1].failed == "there is nothing to do here"
+    line = (refusing / "own.py").read_text().splitlines().index('        return {}["missing"]') + 1
+    assert table.rows[2].failed == f"KeyError: 'missing' (line {line} of 'own.py', in after_epoch)"
+    assert table.rows[3].verdict is not None
+    assert [row["failed"] for row in table.as_dict()["rows"]][1] == "there is nothing to do here"
+    json.dumps(table.as_dict())
+    assert len((refusing / "whit-runs" / "results.jsonl").read_text().splitlines()) == 4
+    text = str(table)
+    assert text.count("not possible") == 2
+    assert "there is nothing to do here" in text
+    assert "not possible" in repr(table.rows[1])
+    assert [row.label for row in table.pareto("valid_accuracy", "stored_bytes")]
+
+
+def test_an_error_of_the_control_ends_everything(refusing):
+    with pytest.raises(WhitError, match=r"cannot be loaded: KeyError: 'data' \(line \d+ of"):
+        compare([], "own.py:no_data", seeds=1)
+
+
+def test_an_error_in_our_own_code_is_not_hidden(refusing, monkeypatch):
+    def wrong(*args, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("whit.runs.read_finished", wrong)
+    with pytest.raises(ZeroDivisionError):
+        compare(["own.py:shrink()"], "own.py:task", seeds=1)
+
+
+def test_a_model_that_does_not_fit_its_data_is_said_in_words(own_folder):
+    with (own_folder / "own.py").open("a") as file:
+        file.write("\n\nmisfit = whit.Task('small', _load, lambda data: nn.Linear(7, 2))\n")
+    with pytest.raises(WhitError, match="RuntimeError"):
+        compare([], "own.py:misfit", seeds=1)
+
+
+def test_reprs_are_short(table):
+    assert len(repr(table)) < 300
+    assert repr(table.rows[0]).startswith("Row('plain()', valid_accuracy=")
+    assert repr(table.rows[0].runs[0]) == "Finished('plain()', seed=0, new)"
 
 
 def test_an_unpacked_row_says_why_in_the_table(made_up):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,10 +14,12 @@ from whit.core.budget import Budget
 from whit.core.options import nearest
 from whit.core.task import Task
 from whit.core.technique import PLAIN
-from whit.errors import SettingsError, SpecError
+from whit.errors import SettingsError, SpecError, TaskError, WhitError
 from whit.measure.columns import NUMERIC_COLUMNS
 from whit.measure.verdict import Verdict, judge
-from whit.runs import DEFAULT_FOLDER, Finished, ShowStep, carry_out, plan_runs, seed_list
+from whit.reporting.failures import reason_of
+from whit.reporting.recommendation import TOLERANCE, check_tolerance, recommendation
+from whit.runs import DEFAULT_FOLDER, Finished, Planned, ShowStep, carry_out, plan_runs, seed_list
 from whit.spec_strings import Entry, parse_entry
 from whit.spec_strings import task as find_task
 
@@ -27,7 +30,6 @@ DEFAULT = (
     "distillation(student_width=0.25)",
     "binarized_network() + one_cycle_pruning(sparsity=0.5)",
 )
-QUALITY_TOLERANCE = 0.01
 UNEQUAL_COMPUTE = 0.10
 
 
@@ -44,6 +46,8 @@ class Row:
         reasons: why columns are unknown.
         verdict: against the control; None for the control and for runs without one.
         notes: what a reader must know, such as unequal compute.
+        label: the spec as the user wrote it.
+        failed: why the technique could not be carried out; the other columns are empty then.
     """
 
     spec: str
@@ -54,11 +58,15 @@ class Row:
     reasons: dict[str, str] = field(default_factory=dict)
     verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
+    label: str = ""
+    failed: str = ""
 
-    @property
-    def label(self) -> str:
-        """The spec as the user wrote it."""
-        return self.runs[0].planned.entry.label
+    def __repr__(self) -> str:
+        if self.failed:
+            return f"Row({self.label!r}, not possible: {self.failed})"
+        columns = (f"valid_{self.metric}", f"test_{self.metric}", "stored_bytes", "latency_ms")
+        known = ", ".join(f"{c}={self.means[c]:.6g}" for c in columns if c in self.means)
+        return f"Row({self.label!r}, {known}, seeds={len(self.runs)})"
 
     @property
     def metric(self) -> str:
@@ -77,6 +85,18 @@ class Row:
         return found
 
     @property
+    def nonzero_macs(self) -> int | None:
+        """Multiply-accumulates of the best seed's file whose weight is not 0; None if unknown."""
+        from whit.runtime import load
+
+        path = self.best.packed_path
+        try:
+            operators = load(path).operators if path is not None else None
+        except WhitError:
+            return None
+        return None if operators is None else sum(op.effective_macs for op in operators)
+
+    @property
     def best(self) -> Finished:
         """The seed with the highest validation quality."""
         return max(self.runs, key=lambda run: float(run.columns[f"valid_{self.metric}"]))
@@ -90,10 +110,11 @@ class Row:
             "means": self.means,
             "spreads": self.spreads,
             "relative": self.relative,
-            "macs_by_width": self.macs_by_width,
+            "macs_by_width": None if self.failed else self.macs_by_width,
             "reasons": self.reasons,
             "verdict": None if self.verdict is None else vars(self.verdict),
             "notes": list(self.notes),
+            "failed": self.failed or None,
             "reused": sum(run.reused for run in self.runs),
             "folders": [str(run.planned.folder) for run in self.runs],
         }
@@ -109,6 +130,7 @@ class Comparison:
         budget: limits that a recommendation must keep.
         out: folder of the runs and of `results.jsonl`.
         test_reads: how often the test split of this task was read, by the store.
+        tolerance: loss of validation quality that a recommended technique may have, 0..1.
     """
 
     task: str
@@ -116,6 +138,15 @@ class Comparison:
     budget: Budget = field(default_factory=Budget)
     out: str = DEFAULT_FOLDER
     test_reads: int = 0
+    tolerance: float = TOLERANCE
+
+    def __post_init__(self) -> None:
+        """Check the tolerance."""
+        check_tolerance(self.tolerance)
+
+    def __repr__(self) -> str:
+        labels = ", ".join(row.label for row in self.rows)
+        return f"Comparison({self.task!r}, {len(self.rows)} rows: {labels}; print it for the table)"
 
     def __str__(self) -> str:
         from whit.reporting.table import comparison_text
@@ -147,40 +178,32 @@ class Comparison:
                 front.append(row)
         return front
 
-    def recommend(self, budget: Budget | None = None) -> tuple[Row, str]:
-        """Return the row to use, and the rule that chose it in one sentence.
+    def recommend(
+        self, budget: Budget | None = None, tolerance: float | None = None
+    ) -> tuple[Row, str]:
+        """Return the row to use, and the rule that chose it in words.
 
-        The smallest file among the techniques that keep the budget and whose mean validation
-        quality is at most 0.01 below the control's; if there is none, the best validation quality.
+        The smallest file among the techniques that keep the budget and lose at most `tolerance` of
+        the control's mean validation quality, if it is smaller than the control's by 5 %; else the
+        control. Where neither has a file within the budget: the best validation quality.
+
+        Args:
+            budget: the comparison's own by default.
+            tolerance: 0..1, the comparison's own (0.01) by default.
+
+        Raises:
+            SettingsError: a tolerance out of range.
         """
-        budget = self.budget if budget is None else budget
-        limits = f" and keep the budget ({budget})" if budget else ""
-        kept = [row for row in self.rows if not budget.violations(_budget_row(row))]
-        good = [
-            row
-            for row in kept
-            if "stored_bytes" in row.means and row.valid >= self.control.valid - QUALITY_TOLERANCE
-        ]
-        if good:
-            chosen = min(good, key=lambda row: (row.means["stored_bytes"], -row.valid))
-            return chosen, (
-                f"Recommended: {chosen.label}, the smallest file among those whose mean validation "
-                f"{chosen.metric} is at most {QUALITY_TOLERANCE:g} below the control's{limits}."
-            )
-        if kept:
-            chosen = max(kept, key=lambda row: row.valid)
-            return chosen, (
-                f"Recommended: {chosen.label}, the best validation {chosen.metric}{limits}: none "
-                "with a "
-                f"packed file comes within {QUALITY_TOLERANCE:g} of the control{limits}."
-            )
-        chosen = min(self.rows, key=lambda r: (len(budget.violations(_budget_row(r))), -r.valid))
-        broken = "; ".join(budget.violations(_budget_row(chosen)))
-        return chosen, (
-            f"No technique keeps the budget ({budget}). Nearest: {chosen.label}, which breaks the "
-            "fewest "
-            f"limits: {broken}."
+        return recommendation(
+            self,
+            self.budget if budget is None else budget,
+            self.tolerance if tolerance is None else tolerance,
         )
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The rows of techniques that could not be carried out."""
+        return tuple(row for row in self.rows if row.failed)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for `--json`."""
@@ -273,14 +296,35 @@ def run_entries(  # noqa: PLR0913 - the options of one experiment, all by name
             "rank 0 measures."
         )
     made = find_task(task) if isinstance(task, str) else task
-    planned = plan_runs(entries, made, seeds, settings, out)
-    finished = carry_out(planned, made, out, budget=budget, progress=progress, again=again)
-    count = len(seeds)
-    groups = [tuple(finished[i : i + count]) for i in range(0, len(finished), count)]
-    base = _row(groups[0], None) if control else None
-    rows = [base] if base else []
-    rows += [_row(group, base) for group in groups[len(rows) :]]
+    planned = _planned(entries, made, seeds, settings, out)
+    finished, failed = carry_out(planned, made, out, budget=budget, progress=progress, again=again)
+    rows: list[Row] = []
+    for entry in entries:
+        runs = tuple(run for run in finished if run.planned.entry.text == entry.text)
+        if entry.text in failed:
+            rows.append(Row(entry.text, runs, {}, {}, label=entry.label, failed=failed[entry.text]))
+        else:
+            rows.append(_row(runs, rows[0] if control and rows else None))
     return Comparison(made.name, tuple(rows), budget, str(out), _test_reads(out, made.name))
+
+
+def _planned(
+    entries: Sequence[Entry],
+    task: Task,
+    seeds: Sequence[int],
+    settings: Mapping[str, object],
+    out: str | Path,
+) -> list[Planned]:
+    """Plan the runs; an error while the user's own task loads its data is said in words."""
+    try:
+        return plan_runs(entries, task, seeds, settings, out)
+    except WhitError:
+        raise
+    except Exception as error:
+        reason = reason_of(error, [task.name])
+        if reason is None:
+            raise
+        raise TaskError(f"The data of '{task.name}' cannot be loaded: {reason}.") from error
 
 
 def _test_reads(out: str | Path, task: str) -> int:
@@ -298,10 +342,14 @@ def _row(runs: tuple[Finished, ...], control: Row | None) -> Row:
             failed = next(run for run in runs if run.columns[column] is None)
             reasons[column] = failed.columns["reasons"].get(column, "not measured")
             continue
+        if not all(isfinite(value) for value in values):
+            reasons[column] = "not a finite number for at least one seed"
+            continue
         means[column] = fmean(values)
         if len(values) > 1:
             spreads[column] = stdev(values)
-    row = Row(runs[0].planned.entry.text, runs, means, spreads, reasons=reasons)
+    entry = runs[0].planned.entry
+    row = Row(entry.text, runs, means, spreads, reasons=reasons, label=entry.label)
     return row if control is None else _beside(row, control)
 
 
@@ -328,10 +376,4 @@ def _beside(row: Row, control: Row) -> Row:
     if other_settings or abs(ratio - 1) > UNEQUAL_COMPUTE:
         why = "other settings than the control; " if other_settings else ""
         notes.append(f"unequal compute: {why}{ratio:.2f} times the control's training MACs")
-    return Row(
-        row.spec, row.runs, row.means, row.spreads, relative, row.reasons, verdict, tuple(notes)
-    )
-
-
-def _budget_row(row: Row) -> dict[str, Any]:
-    return {**row.means, "reasons": row.reasons}
+    return replace(row, relative=relative, verdict=verdict, notes=tuple(notes))

@@ -147,7 +147,9 @@ def _guarded(reference: str, load: Any) -> Any:
         ) from None
     except ImportError as error:
         raise SpecError(f"'{reference}' cannot be imported: {error}{_line(error)}.") from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise SpecError(
             f"'{reference}' stopped while it was imported: {type(error).__name__}: "
             f"{error}{_line(error)}."

@@ -13,18 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.core.budget import Budget
-from whit.core.execution import execute
+from whit.core.device import Device
+from whit.core.execution import execute, identity_of
 from whit.core.fit import Progress
 from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.errors import SettingsError, WhitError
 from whit.measure.latency import measure_latencies
-from whit.measure.provenance import run_identity
 from whit.measure.scorecard import Scorecard
 from whit.measure.store import Store
+from whit.reporting.failures import reason_of
 from whit.spec_strings import Entry
 
 DEFAULT_FOLDER = "whit-runs"
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class Finished:
     reused: bool
     test_correct: NDArray[np.uint8] | None = field(default=None, compare=False)
 
+    def __repr__(self) -> str:
+        state = "reused" if self.reused else "new"
+        return f"Finished({self.planned.entry.label!r}, seed={self.planned.seed}, {state})"
+
     @property
     def columns(self) -> dict[str, Any]:
         """The scorecard's columns by name."""
@@ -85,7 +91,7 @@ class Step:
         spec: of the current run, as the user wrote it.
         seed: of the current run.
         fit: the run's progress in training; None when it begins and when it has ended.
-        state: "started", "training", "finished" or "reused".
+        state: "started", "training", "finished", "reused" or "failed".
     """
 
     run: int
@@ -106,8 +112,8 @@ def seed_list(seeds: int | Sequence[int]) -> list[int]:
         SettingsError: none, a negative one, one twice, or something else than whole numbers.
     """
     if isinstance(seeds, int) and not isinstance(seeds, bool):
-        if seeds < 1:
-            raise SettingsError(f"{seeds} seeds were asked for; give 1 or more.")
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise SettingsError(f"{seeds} seeds were asked for; give 1 to {MOST_SEEDS:,}.")
         return list(range(seeds))
     if not isinstance(seeds, (list, tuple, range)):
         raise SettingsError(f"Seeds were given as {seeds!r}; give a count, or a list of numbers.")
@@ -133,19 +139,13 @@ def plan_runs(
     Raises:
         SettingsError: a setting is unknown or out of range.
     """
-    checksum = task.load().checksum()
+    checksum = task.checked_data().checksum()
     base = task.settings.changed(**changes)
     planned = []
     for entry in entries:
         settings = base.changed(**entry.settings_changes)
         for seed in seeds:
-            identity = run_identity(
-                spec=entry.technique.spec,
-                task=task.name,
-                data_checksum=checksum,
-                settings=settings.as_dict(),
-                seed=seed,
-            )
+            identity = identity_of(task, entry.technique, settings, seed, Device(), checksum)
             folder = Path(out) / folder_name(task.name) / identity
             planned.append(Planned(entry, settings, seed, identity, folder))
     return planned
@@ -164,10 +164,12 @@ def carry_out(
     budget: Budget,
     progress: ShowStep | None = None,
     again: bool = False,
-) -> list[Finished]:
+) -> tuple[list[Finished], dict[str, str]]:
     """Run what is not finished, time all packed files alone, and store one line per run.
 
-    An interrupted call stores what it finished; repeated, it goes on from there.
+    An interrupted call stores what it finished; repeated, it goes on from there. The first entry
+    must work: it is the control, or all there is. Another one that cannot be carried out is left
+    out, with its reason.
 
     Args:
         planned: the runs.
@@ -176,16 +178,39 @@ def carry_out(
         budget: limits for techniques that search.
         progress: called at every epoch and when a run starts and ends.
         again: repeat finished runs too.
+
+    Returns:
+        The finished runs, and the reasons of entries that failed by the entry's text.
+
+    Raises:
+        WhitError: why the first entry cannot be carried out.
     """
     store = Store(Path(out) / "results.jsonl")
+    store.rows()  # what cannot be read is said before anything is trained
     finished: list[Finished] = []
+    failed: dict[str, str] = {}
     try:
         for number, plan in enumerate(planned, 1):
-            finished.append(_one(plan, task, budget, _teller(progress, number, planned), again))
+            name = plan.entry.text
+            if name in failed:
+                continue
+            tell = _teller(progress, number, planned)
+            try:
+                finished.append(_one(plan, task, budget, tell, again))
+            except Exception as error:
+                reason = reason_of(error, [name, task.name])
+                first = name == planned[0].entry.text
+                if reason is None or (first and isinstance(error, WhitError)):
+                    raise
+                if first:
+                    raise WhitError(f"'{plan.entry.label}' failed: {reason}.") from error
+                earlier = any(run.planned.entry.text == name for run in finished)
+                failed[name] = f"seed {plan.seed}: {reason}" if earlier else reason
+                tell("failed", None)
         finished = _timed(finished, task)
     finally:
         _remember(finished, store)
-    return finished
+    return finished, failed
 
 
 def _teller(
@@ -272,10 +297,15 @@ def _fitting(raw: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     return raw if raw.shape[1:] == tuple(shape) else np.zeros((1, *shape), np.float32)
 
 
+def _has_latency(row: Mapping[str, Any]) -> bool:
+    return (row.get("scorecard") or {}).get("latency_ms") is not None
+
+
 def _remember(finished: Sequence[Finished], store: Store) -> None:
-    known = {row.get("identity") for row in store.rows()}
+    # A run that was interrupted before its file was timed gets a second, complete line.
+    known = {(row.get("identity"), _has_latency(row)) for row in store.rows()}
     for run in finished:
-        if run.reused and run.planned.identity in known:
+        if run.reused and (run.planned.identity, _has_latency(run.row)) in known:
             continue
         store.append(
             {

@@ -23,4 +23,18 @@ def test_show_tells_options_and_defaults(whit):
 def test_show_knows_tasks_and_own_files(whit, own_folder):
     assert "model: str = 'mlp4'" in whit("show", "digits").stdout
     assert "rate: float = 0.01" in whit("show", "own.py:shrink").stdout
-    assert whit("show", "own.py:task").exit_code == 2
+    assert whit("show", "own.py:nn").exit_code == 2
+    result = whit("show", "own.py")
+    assert result.exit_code == 2
+    assert "own.py:task" in result.stderr
+
+
+def test_show_tells_model_data_and_settings_of_an_own_task(whit, own_folder):
+    found = json.loads(whit("show", "own.py:task", "--json").stdout)
+    assert found["samples"] == {"train": 128, "valid": 64, "test": 64}
+    assert found["params"] == 6 * 16 + 16 + 16 * 2 + 2
+    text = whit("show", "own.py:task").stdout
+    assert "128 train, 64 valid, 64 test samples of shape [6]" in text
+    assert "Classes:  low, high" in text
+    assert "epochs=2" in text
+    assert "ReLU" in text

@@ -103,3 +103,13 @@ def test_packed_files_need_no_torch(finished, words):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_pack_replaces_another_file_only_when_told(whit, finished):
+    Path("task.whit").write_bytes(b"precious")
+    result = whit("pack", run_folder(finished))
+    assert result.exit_code == 2
+    assert "--force" in result.stderr
+    assert Path("task.whit").read_bytes() == b"precious"
+    assert whit("pack", run_folder(finished), "--force").exit_code == 0
+    assert load("task.whit").labels == ("low", "high")

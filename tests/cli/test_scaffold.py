@@ -10,6 +10,7 @@ def test_an_own_technique_works_as_it_is(whit, own_folder):
     result = whit("new", "sparse", "my_shrink")
     assert result.exit_code == 0, result.stderr
     assert Path("my_shrink.py").exists()
+    assert "check_technique(my_shrink, card=False)" in result.stdout
     words = ["own.py:task", "my_shrink.py:my_shrink(strength=0.01)", "--epochs", 1, "--json"]
     found = json.loads(whit("run", *words).stdout)
     assert found["means"]["nonzero_params"] < found["means"]["params"]

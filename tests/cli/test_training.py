@@ -75,3 +75,55 @@ def test_the_table_of_a_run_has_no_verdict(whit, own_folder, seeds):
     result = whit("run", "own.py:task", "--epochs", 1, "--seeds", seeds)
     assert "Recommended" not in result.stdout
     assert "Verdict" not in result.stdout
+
+
+def test_a_replaced_file_is_named_and_a_copy_is_kept(whit, finished):
+    copy = finished / "whit-runs" / "own.py_task" / "recommended.whit"
+    assert copy.read_bytes() == (finished / "task.whit").read_bytes()
+    size = copy.stat().st_size
+    again = whit("compare", "own.py:task", "plain()", "--seeds", 1)
+    assert "replaces" not in again.stdout
+    words = ["compare", "own.py:task", "plain()", "--seeds", 1, "--seed", 1]
+    result = whit(*words)
+    assert f"This replaces task.whit (plain(), {size:,} bytes)." in " ".join(result.stdout.split())
+    (finished / "task.whit").write_bytes(b"mine")
+    found = json.loads(whit(*words, "--json").stdout)
+    assert found["replaced"] == ["task.whit (no .whit file that can be read, 4 bytes)"]
+
+
+FAILING = """
+
+class _Bad(whit.Hook):
+    def __init__(self, model, plan):
+        raise ValueError("wrong here")
+
+
+@technique
+def bad() -> whit.Technique:
+    return whit.Technique(hooks=(_Bad,))
+"""
+
+
+def test_an_own_technique_that_fails_ends_with_2_unless_others_work(whit, own_folder):
+    with (own_folder / "own.py").open("a") as file:
+        file.write(FAILING)
+    some = whit("compare", "own.py:task", "own.py:bad()", "own.py:shrink()", "--seeds", 1)
+    assert some.exit_code == 0, some.stderr
+    assert "not possible" in some.stdout
+    assert "ValueError: wrong here" in some.stdout
+    none = whit("compare", "own.py:task", "own.py:bad()", "--seeds", 1)
+    assert none.exit_code == 2
+    assert "No technique but the control could be carried out" in none.stderr
+    assert "Recommended: plain()" in none.stdout
+    alone = whit("run", "own.py:task", "own.py:bad()")
+    assert alone.exit_code == 2
+    assert "ValueError: wrong here (line" in alone.stderr
+    assert "of 'own.py', in __init__)" in alone.stderr
+    assert len(alone.stderr.split("whit: ")[1].strip().splitlines()) == 1
+
+
+def test_the_tolerance_reaches_the_recommendation(whit, own_folder):
+    words = ["compare", "own.py:task", "one_cycle_pruning(sparsity=0.9)", "--seeds", 1]
+    loose = json.loads(whit(*words, "--tolerance", 1, "--json").stdout)
+    assert loose["recommended"].startswith("one_cycle_pruning")
+    assert "at most 1 below" in loose["recommendation"]

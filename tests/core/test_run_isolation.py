@@ -41,7 +41,7 @@ def test_changes_in_place_do_not_reach_the_next_run():
 
 
 def identity(task=TASK, technique=None):
-    return identity_of(task, technique or Technique(), QUICK, 0, Device())
+    return identity_of(task, technique or Technique(), QUICK, 0, Device(), "0")
 
 
 def wider(data, *, width=1.0):

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from whit.errors import WhitError
-from whit.measure.verdict import bootstrap_interval, judge, seed_interval
+from whit.measure.verdict import Verdict, bootstrap_interval, judge, seed_interval
 
 
 def correct(share, seeds=3, samples=400):
@@ -53,3 +53,22 @@ def test_without_samples_the_seeds_decide():
 def test_unpaired_seeds_are_refused():
     with pytest.raises(WhitError, match="same seeds"):
         judge([0.9, 0.8], [0.9])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "points", "text"),
+    [
+        (Verdict("within noise", 0.0, (-0.02, 0.014)), True, "(-2.0 to +1.4 points)"),
+        (Verdict("within noise", 0.0, (-0.9, 0.8)), True, "(-90.0 to +80.0 points, add seeds)"),
+        (Verdict("worse", -0.3, (-0.4, -0.2)), True, "(-40.0 to -20.0 points)"),
+        (Verdict("one seed", 0.012), True, "(+1.2 points, add seeds)"),
+        (
+            Verdict("within noise", 0.01, (0.002, 0.02), (-0.01, 0.03)),
+            True,
+            "(-1.0 to +3.0 points over samples)",
+        ),
+        (Verdict("within noise", 0.0, (-0.02, 0.014)), False, "(-0.02 to +0.014)"),
+    ],
+)
+def test_the_interval_stands_beside_the_word(verdict, points, text):
+    assert verdict.interval_text(points) == text

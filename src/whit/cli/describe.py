@@ -41,9 +41,14 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a technique or task: options, defaults, and where its card is."""
-    found = _described(name)
+    made = _factory(name)
+    task = made if not callable(made) else None
+    found = described_task(name, task) if task is not None else _described(name, made)
     if as_json:
         show_json(found)
+        return
+    if task is not None:
+        _print_task(found)
         return
     print(f"{found['name']}{found['signature']}\n\n{found['docstring']}\n")
     for option in found["options"]:
@@ -53,10 +58,39 @@ def show(
         print(f"Card:   {found['card']}")
 
 
-def _described(name: str) -> dict[str, Any]:
+def described_task(name: str, task: Any) -> dict[str, Any]:
+    """Return model, data and settings of a user's task, as plain values."""
+    data = task.load()
+    model = task.build_model(data, {})
+    splits = {"train": data.train, "valid": data.valid, "test": data.test}
+    return {
+        "name": name,
+        "task": task.name,
+        "metric": task.metric_name,
+        "samples": {split: len(part) for split, part in splits.items()},
+        "inputs": [list(tensor.shape[1:]) for tensor in data.train.inputs],
+        "classes": list(data.class_names),
+        "params": sum(p.numel() for p in model.parameters()),
+        "model": str(model),
+        "settings": task.settings.as_dict(),
+    }
+
+
+def _print_task(found: dict[str, Any]) -> None:
+    samples = ", ".join(f"{count:,} {split}" for split, count in found["samples"].items())
+    shapes = " and ".join(str(shape) for shape in found["inputs"])
+    print(f"{found['name']}: a task, judged by {found['metric']}\n")
+    print(f"Data:     {samples} samples of shape {shapes}")
+    if found["classes"]:
+        print(f"Classes:  {', '.join(found['classes'])}")
+    settings = ", ".join(f"{name}={value!r}" for name, value in found["settings"].items())
+    print(f"Settings: {settings}")
+    print(f"Model:    {found['params']:,} parameters\n{found['model']}")
+
+
+def _described(name: str, make: Any) -> dict[str, Any]:
     from whit.core.options import signature_text
 
-    make = _factory(name)
     signature = inspect.signature(make)
     source = Path(inspect.getsourcefile(inspect.unwrap(make)) or "")
     card = source.with_suffix(".md")
@@ -79,17 +113,20 @@ def _described(name: str) -> dict[str, Any]:
 
 def _factory(name: str) -> Any:
     from whit.core.options import nearest
+    from whit.core.task import Task
     from whit.discovery import attribute, load_reference
     from whit.errors import SpecError, TaskError
     from whit.grammar import parse_call
     from whit.spec_strings import find, find_task, list_tasks, list_techniques
 
+    if name.endswith(".py") and ":" not in name:
+        raise SpecError(f"'{name}' is a file; name what to show in it: {name}:task.")
     call = parse_call(name)
     if call.reference:
         made = attribute(load_reference(call.reference), call.name, call.reference)
-        if not inspect.isfunction(made):
+        if not isinstance(made, Task) and not inspect.isfunction(made):
             raise SpecError(
-                f"'{call.label}' is {type(made).__name__}; only functions have options."
+                f"'{call.label}' is {type(made).__name__}; a technique or a task is expected."
             )
         return made
     try:

@@ -34,6 +34,11 @@ def guarded(command: Callable[Options, Given]) -> Callable[Options, Given]:
             if extra is None:
                 raise
             fail(str(MissingExtra(extra, package)))
+        except (MemoryError, OverflowError) as error:
+            fail(
+                f"This needs more memory than there is, or a number that is too large ({error}). "
+                "Give smaller sizes, or check the file."
+            )
         except KeyboardInterrupt:
             print(
                 "\nInterrupted. Finished runs are kept: repeat the command and it goes on from "

@@ -21,12 +21,16 @@ Backend = Annotated[str, typer.Option(help="auto, native or reference.")]
 Threads = Annotated[int, typer.Option(help="Threads that the program may use.")]
 
 
+LARGEST_WHOLE = 2**53
+
+
 @guarded
 def pack_run(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; <task>.whit by default.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another file.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Pack the model of a finished run into a .whit file."""
@@ -49,7 +53,7 @@ def pack_run(
         input_range=data.input_range,
     )
     output = output or Path(f"{parse_call(result.task).name}.whit")
-    _save(packed, output)
+    _save(packed, output, force)
     if as_json:
         show_json({"file": str(output), "stored_bytes": packed.nbytes, "spec": result.spec})
         return
@@ -68,6 +72,7 @@ def predict(
     """Predict with a packed file; needs no torch."""
     from whit.runtime import load
 
+    _require_file(file)
     program = load(file, backend=backend, threads=threads)
     scores = program(_read_inputs(inputs, program))
     classes = scores.argmax(-1) if scores.ndim == 2 and scores.shape[1] > 1 else None
@@ -89,6 +94,7 @@ def inspect_file(file: PackedFile, as_json: AsJson = False) -> None:
     from whit.measure.cost import cost_of
     from whit.runtime import load
 
+    _require_file(file)
     program = load(file)
     cost = cost_of(program.operators)
     size = file.stat().st_size
@@ -116,7 +122,8 @@ def _print_program(file: Path, program: Program, size: int) -> None:
     from rich.console import Console
 
     from whit.measure.cost import cost_of
-    from whit.reporting.table import listing, macs_text
+    from whit.reporting.layout import macs_text
+    from whit.reporting.table import listing
 
     cost = cost_of(program.operators)
     known = program.input.range
@@ -145,6 +152,15 @@ def _print_program(file: Path, program: Program, size: int) -> None:
         print(f"{name}: {value}")
 
 
+def _require_file(file: Path) -> None:
+    from whit.errors import ArtifactError
+
+    if not file.exists():
+        raise ArtifactError(
+            f"There is no file '{file}'. `whit compare` and `whit pack` write .whit files."
+        )
+
+
 def _label(program: Program, number: int) -> str:
     return program.labels[number] if number < len(program.labels) else str(number)
 
@@ -169,8 +185,7 @@ def _read_inputs(path: Path, program: Program) -> NDArray[Any]:
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"'{path}' cannot be read as .npy or .csv numbers: {error}. Save samples with "
-            "numpy.save, or "
-            "as lines of comma-separated numbers."
+            "numpy.save, or as lines of comma-separated numbers."
         ) from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.size == 0:
         raise DataError(f"'{path}' holds no array of numbers.")
@@ -191,12 +206,20 @@ def _read_csv(path: Path) -> NDArray[np.float64]:
     except ValueError:
         lines = lines[1:]  # a line of column names
     array = np.array([[float(value) for value in line.split(",")] for line in lines])
-    return array.astype(np.int64) if np.array_equal(array, np.rint(array)) else array
+    whole = np.abs(array).max() < LARGEST_WHOLE and np.array_equal(array, np.rint(array))
+    return array.astype(np.int64) if whole else array  # NaN and infinity stay, to be refused
 
 
-def _save(packed: Any, output: Path) -> None:
+def _save(packed: Any, output: Path, force: bool) -> None:
+    from whit.cli.saving import described_other
     from whit.errors import WhitError
 
+    before = described_other(output, packed.content)
+    if before is not None and not force:
+        raise WhitError(
+            f"There is another file already: {before}. Choose another name with -o, or replace it "
+            "with --force."
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         packed.save(output)

@@ -46,6 +46,12 @@ def new(
     print(f"It works as it is. Try: whit compare digits '{spec}' --epochs 5")
     if checkout is not None:
         print("Then: make test (it is found by itself). Replace what is marked REPLACE.")
+        return
+    print("Replace what is marked REPLACE, and check that it keeps the rules:")
+    print(
+        f'python -c "from {name} import {name}; from whit.testing import check_technique; '
+        f'check_technique({name}, card=False)"'
+    )
 
 
 def _check_names(family: str, name: str) -> None:

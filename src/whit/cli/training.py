@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whit.atomic_files import require_writable, write_atomically
-from whit.cli.guard import guarded, show_json
+from whit.atomic_files import require_writable
+from whit.cli.guard import fail, guarded, show_json
 from whit.cli.progress import shown_progress
+from whit.cli.saving import Saved, save_recommended
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from whit.comparison import Comparison
     from whit.core.task import Task
 
-SAVED_INPUTS = 8
 OUT_HELP = "Folder of runs and results; finished, unchanged runs in it are reused."
 
 TaskText = Annotated[str, typer.Argument(metavar="TASK", help="A task, or my_file.py:task.")]
@@ -30,6 +31,9 @@ Limits = Annotated[str, typer.Option(help="Limits, like 'stored_bytes <= 60 kB'.
 Model = Annotated[str | None, typer.Option(help="The task's control model, like conv4.")]
 Width = Annotated[float | None, typer.Option(help="Multiplies the control model's sizes.")]
 Out = Annotated[Path, typer.Option(help=OUT_HELP)]
+Tolerance = Annotated[
+    float, typer.Option(help="Validation quality that the recommended technique may lose, 0 to 1.")
+]
 Again = Annotated[bool, typer.Option("--again", help="Repeat finished runs too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -100,31 +104,45 @@ def compare(  # noqa: PLR0913 - one parameter per option of the command
     width: Width = None,
     out: Out = Path("whit-runs"),
     save_to: Annotated[Path, typer.Option(help="Folder for the recommended model.")] = Path("."),
+    tolerance: Tolerance = 0.01,
     again: Again = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare techniques with the plain control; write the recommended model as <task>.whit."""
+    from whit.reporting.recommendation import check_tolerance
+
+    check_tolerance(tolerance)
     changes = _changes(epochs, learning_rate, batch_size, optimizer)
     require_writable(save_to)
     table = _carried_out(
         task, specs, _seeds(seeds, seed), changes, budget, (model, width), out, again, control=True
     )
-    saved = _save_recommended(table, save_to)
+    table = replace(table, tolerance=tolerance)
+    saved = save_recommended(table, save_to)
     if as_json:
-        show_json({**table.as_dict(), "files": saved})
-        return
+        show_json({**table.as_dict(), "files": saved.files, "replaced": saved.replaced})
+    else:
+        _print_comparison(table, saved)
+    if table.failed and len(table.failed) == len(table.rows) - 1:
+        reasons = "; ".join(f"{row.label}: {row.failed.rstrip('.')}" for row in table.failed)
+        fail(f"No technique but the control could be carried out. {reasons}.")
+
+
+def _print_comparison(table: Comparison, saved: Saved) -> None:
     from whit.reporting.table import comparison_view
 
-    console = _console()
-    console.print(comparison_view(table))
+    _console().print(comparison_view(table))
     print(f"Results: {Path(table.out) / 'results.jsonl'}")
-    if saved:
-        print(f"Saved:   {' and '.join(saved)}. Try: whit predict {' '.join(saved)}")
-    else:
+    if not saved.files:
         print("Nothing was saved: the recommended model has no packed file (see the notes above).")
+        return
+    for text in saved.replaced:
+        print(f"This replaces {text}.")
+    print(f"Saved:   {' and '.join(saved.files)}; the model also as {saved.kept}")
+    print(f"Try:     whit predict {' '.join(saved.files)}")
 
 
-def _carried_out(  # noqa: PLR0913
+def _carried_out(  # noqa: PLR0913 - what both commands have in common
     task: str,
     specs: list[str] | None,
     seeds: list[int],
@@ -163,9 +181,12 @@ def _carried_out(  # noqa: PLR0913
 
 
 def _task(text: str, model: str | None, width: float | None) -> Task:
+    from whit.errors import TaskError
     from whit.grammar import Call, parse_call
     from whit.spec_strings import task
 
+    if text.endswith(".py") and ":" not in text:
+        raise TaskError(f"'{text}' is a file; name the task in it: {text}:task.")
     call = parse_call(text)
     options = {"model": model, "width": width}
     given = {name: value for name, value in options.items() if value is not None}
@@ -202,23 +223,3 @@ def _console() -> Console:
 
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
-
-
-def _save_recommended(table: Comparison, folder: Path) -> list[str]:
-    """Copy the best seed's packed file and write a few raw validation inputs beside it."""
-    from whit.core.result import save_array
-    from whit.grammar import parse_call
-    from whit.spec_strings import task
-
-    best = table.recommend()[0].best
-    if best.packed_path is None:
-        return []
-    name = parse_call(table.task).name
-    packed, inputs = folder / f"{name}.whit", folder / f"{name}-inputs.npy"
-    content = best.packed_path.read_bytes()
-    write_atomically(packed, lambda path: path.write_bytes(content))
-    technique = best.planned.entry.technique
-    data: Any = technique.prepare_data(task(table.task).load().sealed())
-    samples = data.valid.inputs[0][:SAVED_INPUTS].numpy()
-    write_atomically(inputs, lambda path: save_array(path, samples))
-    return [str(packed), str(inputs)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from whit.atomic_files import require_writable
 from whit.core.budget import Budget
-from whit.core.data import SealedSplit, Split
+from whit.core.data import Data, SealedSplit, Split
 from whit.core.device import Device
 from whit.core.fit import predict
 from whit.core.result import Result
@@ -124,26 +124,37 @@ def train(task: Task, technique: Technique, settings: Settings, conditions: Cond
     true_data = task.checked_data()
     # What a procedure can reach leads to sealed data only.
     visible = replace(task, load=true_data.sealed)
-    identity = identity_of(task, technique, settings, seed, device)
+    checksum = true_data.checksum()
+    identity = identity_of(task, technique, settings, seed, device, checksum)
     ledger = Ledger(device, seed, identity, folder, conditions.budget, conditions.progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(seed, device.rank))
         data = technique.prepare_data(true_data.sealed())
+        if not isinstance(data, Data):
+            raise TaskError(
+                f"prepare_data of '{technique.brief}' returned {type(data).__name__}, expected the "
+                "data."
+            )
         run = Run(visible, technique, settings, data, ledger)
         model = technique.train(run)
-        if not isinstance(model, nn.Module):
-            raise TaskError(
-                f"The procedure of '{technique.spec}' returned {type(model).__name__}, expected "
-                "the trained module."
-            )
+        _expect_module(model, "The procedure", technique)
         choices = ledger.choices.get(model)
-        model = technique.finish_model(model, data).eval()
+        model = technique.finish_model(model, data)
+        _expect_module(model, "finish_model", technique)
+        model = model.eval()
     if not isinstance(true_data.test, Split) or not isinstance(data.test, SealedSplit):
         raise TaskError(
             f"Task '{task.name}' or technique '{technique.spec}' changed the test split itself. "
             "Let prepare_data use data.map or data.map_splits, which treat the sealed split too."
         )
     return Trained(model, run, data.test.opened(true_data.test), choices, folder)
+
+
+def _expect_module(model: object, what: str, technique: Technique) -> None:
+    if not isinstance(model, nn.Module):
+        raise TaskError(
+            f"{what} of '{technique.brief}' returned {type(model).__name__}, expected the model."
+        )
 
 
 def _measured(result: Result, trained: Trained) -> Result:
@@ -178,14 +189,28 @@ def _own_folder(folder: Path, device: Device) -> Path:
 
 
 def identity_of(
-    task: Task, technique: Technique, settings: Settings, seed: int, device: Device
+    task: Task,
+    technique: Technique,
+    settings: Settings,
+    seed: int,
+    device: Device,
+    checksum: str,
 ) -> str:
-    """Return 16 hex digits that change whenever the result of a run could: data, code, options."""
+    """Return 16 hex digits that change whenever the result of a run could: data, code, options.
+
+    Args:
+        task: its name, build, loss, metric and augmentation count.
+        technique: its spec and the code of its slots count.
+        settings: of the run.
+        seed: of the run.
+        device: its kind, rank and world count.
+        checksum: of the task's data.
+    """
     slots = (technique.prepare_data, technique.prepare_model, technique.train)
     return run_identity(
         spec=technique.spec,
         task=task.name,
-        data_checksum=task.load().checksum(),
+        data_checksum=checksum,
         settings=settings.as_dict(),
         seed=seed,
         device=f"{device.name} {device.rank}/{device.world}",

@@ -17,7 +17,7 @@ from whit.core.fit import Progress, Surroundings, fit, predict
 from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.core.technique import HookFactory, Technique
-from whit.errors import TestDataSealed
+from whit.errors import TaskError, TestDataSealed
 from whit.measure.meter import Meter
 
 ShowProgress = Callable[[Progress], None]
@@ -109,9 +109,18 @@ class Run:
             TaskError: a choice that the task does not know.
         """
         if module is not None:
-            return self.technique.prepare_model(module, self.data)
-        model = self.technique.prepare_model(self.task.build_model(self.data, choices), self.data)
+            return self._prepared(module)
+        model = self._prepared(self.task.build_model(self.data, choices))
         self._ledger.choices[model] = choices
+        return model
+
+    def _prepared(self, module: nn.Module) -> nn.Module:
+        model = self.technique.prepare_model(module, self.data)
+        if not isinstance(model, nn.Module):
+            raise TaskError(
+                f"prepare_model of '{self.technique.brief}' returned {type(model).__name__}, "
+                "expected the model."
+            )
         return model
 
     def fit(

@@ -61,6 +61,14 @@ class Technique:
     spec: str = PLAIN
     brief: str = PLAIN
 
+    def __post_init__(self) -> None:
+        """Check that hooks are a tuple, where one factory is easily given alone."""
+        if not isinstance(self.hooks, tuple):
+            raise SpecError(
+                f"hooks was given {self.hooks!r}; expected a tuple of factories "
+                "(model, plan) -> Hook, such as (MyHook,)."
+            )
+
     def __add__(self, other: Technique) -> Technique:
         """Add another technique; its slots run after this one's, always in the order written.
 
@@ -128,6 +136,11 @@ def technique(make: Callable[..., Technique]) -> Callable[..., Technique]:
 
         bound = bind_options(make.__name__, signature, args, options)
         made = make(*bound.args, **bound.kwargs)
+        if not isinstance(made, Technique):
+            raise SpecError(
+                f"'{make.__name__}' returned {type(made).__name__}; a technique returns a "
+                "whit.Technique."
+            )
         written = {k: f"{k}={_literal(make, k, v)}" for k, v in bound.arguments.items()}
         known = signature.parameters
         changed = [text for k, text in written.items() if bound.arguments[k] != known[k].default]

@@ -160,7 +160,8 @@ def _with_neighbours(path: Path) -> list[Path]:
     """Return a user's file and the imported modules beside or below it: what it may be made of."""
     folder = path.resolve().parent
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    beside = {Path(file).resolve() for file in files if file}
+    # Some modules (of torch) give a name that is no path.
+    beside = {Path(f).resolve() for f in files if f and Path(f).is_absolute() and Path(f).exists()}
     return sorted({path.resolve()} | {file for file in beside if file.is_relative_to(folder)})
 
 

@@ -56,6 +56,8 @@ class Store:
         """Return all rows in the order written; damaged lines are skipped."""
         if not self.path.exists():
             return []
+        if self.path.is_dir():
+            raise WhitError(f"'{self.path}' is a folder; results are kept in a file of this name.")
         found = []
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:

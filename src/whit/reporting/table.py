@@ -1,23 +1,48 @@
-"""The table of a comparison, for somebody who has to decide, in at most 110 columns."""
+"""The table of a comparison, for somebody who has to decide, as wide as the window."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from whit.measure.verdict import RULE
+from whit.reporting.layout import (
+    macs_text,
+    name_lines,
+    name_pieces,
+    ratio_text,
+    short,
+    shown_name,
+    significant,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from whit.comparison import Comparison, Row
 
 WIDTH = 112
 _COLORS = {"better": "green", "worse": "red"}
+_GAP = 2
+_NAME = 18
+_VERDICT = 14
+# Left out, in this order, when the window is too narrow.
+_DISPENSABLE = ("train", "latency", "energy", "MACs")
+_BY_SHARE = ("accuracy",)
+_UNDECIDED = (
+    "Under a verdict the 95 % interval of the difference over seeds: 'within noise' is undecided, "
+    "not 'as good as'"
+)
+_ZEROS = (
+    "Energy assumes hardware that skips multiplications by zero (in ternary layers); the runtime "
+    "timed here does not"
+)
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -34,55 +59,157 @@ def comparison_view(comparison: Comparison, control: bool = True) -> RenderableT
         comparison: rows with the control first.
         control: whether there is one; without, ratios, verdicts and recommendation are left out.
     """
-    notes: list[str] = []
-    metric = comparison.rows[0].metric
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=None, collapse_padding=True)
-    table.add_column("technique", min_width=18, overflow="fold")
-    for head in (f"valid\n{metric}", f"test\n{metric}", "file\nbytes", "MACs", "energy\nnJ"):
-        table.add_column(head, justify="right")
-    table.add_column("latency\nms", justify="right")
-    table.add_column("train\ns", justify="right")
-    for row in comparison.rows:
-        table.add_row(*_cells(row, notes))
-    parts: list[RenderableType] = [_title(comparison), table]
-    parts += [Text(f"[{number}] {note}", style="dim") for number, note in enumerate(notes, 1)]
-    parts.append(Text(_legend(comparison), style="dim"))
-    if control:
-        parts += [Text(RULE, style="dim"), Text(comparison.recommend()[1], style="bold")]
-    return Group(*parts)
+    return _View(comparison, control)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column: heading, one text per row, and the short name by which it may be left out."""
+
+    name: str
+    head: str
+    cells: list[Text]
+
+    @property
+    def width(self) -> int:
+        texts = [self.head, *(cell.plain for cell in self.cells)]
+        return max(len(line) for text in texts for line in (text.splitlines() or [""]))
+
+
+@dataclass
+class _View:
+    comparison: Comparison
+    control: bool
+    notes: list[str] = field(default_factory=list)
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        self.notes = []
+        names = [self._name(row) for row in self.comparison.rows]
+        columns = self._columns()
+        widest = max(len(piece.rstrip()) for name in names for piece in name_pieces(name))
+        least = min(max(_NAME, widest + 2), options.max_width // 3)
+        left_out: list[str] = []
+        for name in _DISPENSABLE:
+            if _total(columns) + least <= options.max_width:
+                break
+            left_out += [c.head.replace("\n", " ") for c in columns if c.name == name]
+            columns = [column for column in columns if column.name != name]
+        space = max(_NAME // 2, options.max_width - _total(columns))
+        yield _title(self.comparison)
+        yield self._table(names, columns, min(space, max(map(len, names))))
+        yield Text("")
+        yield from (Text(f"[{n}] {note}", style="dim") for n, note in enumerate(self.notes, 1))
+        if left_out:
+            kept = f"{self.comparison.out}/results.jsonl"
+            said = f"Left out, as the window is narrow: {', '.join(left_out)}; see --json or {kept}"
+            yield Text(f"{said}.", style="dim")
+        yield Text(_legend(self.comparison, self.control, {c.name for c in columns}), style="dim")
+        if self.control:
+            yield Text(RULE, style="dim")
+            yield Text(self.comparison.recommend()[1], style="bold")
+
+    def _name(self, row: Row) -> str:
+        marks = [f" {_mark(note, self.notes)}" for note in row.notes]
+        return shown_name(row.label) + "".join(marks)
+
+    def _columns(self) -> list[_Column]:
+        rows, metric = self.comparison.rows, self.comparison.rows[0].metric
+        columns = [
+            _Column("valid", f"valid\n{metric}", [_quality(row, "valid") for row in rows]),
+            _Column("test", f"test\n{metric}", [_quality(row, "test") for row in rows]),
+        ]
+        if self.control:
+            columns.append(_Column("verdict", "verdict", [self._verdict(row) for row in rows]))
+        columns += [
+            _Column("file", "file\nbytes", [self._number(r, "stored_bytes", 0) for r in rows]),
+            _Column("MACs", "MACs", [self._macs(row) for row in rows]),
+            _Column("energy", "energy\nnJ", [self._number(row, "energy_nj", 4) for row in rows]),
+            _Column("latency", "latency\nms", [self._number(r, "latency_ms", 3) for r in rows]),
+            _Column("train", "train\ns", [self._number(r, "train_seconds", 1) for r in rows]),
+        ]
+        return columns
+
+    def _table(self, names: list[str], columns: list[_Column], width: int) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("technique", width=width, no_wrap=True)
+        for column in columns:
+            left = column.name == "verdict"
+            table.add_column(
+                column.head, width=column.width, no_wrap=True, justify="left" if left else "right"
+            )
+        for number, name in enumerate(names):
+            cells = [column.cells[number] for column in columns]
+            table.add_row(Text("\n".join(name_lines(name, width))), *cells)
+        return table
+
+    def _verdict(self, row: Row) -> Text:
+        if row.failed:
+            return Text(f"not possible\n{_mark(row.failed, self.notes)}", style="yellow")
+        if row.verdict is None:
+            return Text("control", style="dim")
+        text = Text(row.verdict.word, style=_COLORS.get(row.verdict.word, ""))
+        interval = row.verdict.interval_text(row.metric in _BY_SHARE)
+        return text.append(f"\n{wrapped(interval, _VERDICT)}", style="dim")
+
+    def _number(self, row: Row, column: str, digits: int) -> Text:
+        if row.failed:
+            return Text("-", style="dim")
+        if column not in row.means:
+            return Text(f"? {_mark(_unknown(row, column), self.notes)}", style="yellow")
+        value = row.means[column]
+        if column == "train_seconds":
+            return Text(f"{value:,.1f}")
+        text = significant(value, digits) if digits else f"{value:,.0f}"
+        if column == "stored_bytes" and column in row.relative:
+            text += f"\n({ratio_text(row.relative[column])})"
+        return Text(text)
+
+    def _macs(self, row: Row) -> Text:
+        if row.failed or row.macs_by_width is None:
+            return self._number(row, "macs", 0)
+        text = macs_text(row.macs_by_width)
+        nonzero = row.nonzero_macs
+        if nonzero is not None and nonzero < 0.95 * sum(row.macs_by_width.values()):
+            text += f"\n{short(nonzero)} non-zero"
+        return Text(text)
+
+
+def _total(columns: Sequence[_Column]) -> int:
+    return sum(column.width + _GAP for column in columns)
 
 
 def _title(comparison: Comparison) -> Text:
     seeds = [run.planned.seed for run in comparison.rows[0].runs]
     reused = sum(run.reused for row in comparison.rows for run in row.runs)
-    kept = f", {reused} finished runs reused" if reused else ""
-    return Text(f"{comparison.task}: seeds {', '.join(map(str, seeds))}{kept}", style="bold")
+    runs = "run" if reused == 1 else "runs"
+    kept = f", {reused} finished {runs} reused" if reused else ""
+    name = "seed" if len(seeds) == 1 else "seeds"
+    text = f"{comparison.task}: {name} {', '.join(map(str, seeds))}{kept}\n"
+    return Text(text, style="bold")
 
 
-def _legend(comparison: Comparison) -> str:
-    return (
-        "Mean ± sample deviation over seeds; in brackets the ratio to the control. File: the "
-        "packed .whit "
-        "file on disk. MACs by weight and activation bits (w1a32: 1-bit weights, 32-bit "
-        "activations). "
-        "Energy: modelled (45 nm table, compute and memory), not this machine's. Latency: packed "
-        "file, "
-        "batch 1, median, measured after all trainings. The test split of this task was read "
-        f"{comparison.test_reads} times so far in {comparison.out}; choose by validation."
-    )
-
-
-def _cells(row: Row, notes: list[str]) -> list[Text]:
-    name = Text(row.label)
-    for note in row.notes:
-        name.append(f" {_mark(note, notes)}", style="yellow")
-    cells = [name, Text(_quality(row, f"valid_{row.metric}")), _test(row)]
-    cells.append(_number(row, "stored_bytes", notes, "{:,.0f}"))
-    cells.append(_macs(row, notes))
-    cells.append(_number(row, "energy_nj", notes, "{:,.3g}", ratio=False))
-    cells.append(_number(row, "latency_ms", notes, "{:.3g}", ratio=False))
-    cells.append(_number(row, "train_seconds", notes, "{:.1f}", ratio=False))
-    return cells
+def _legend(comparison: Comparison, control: bool, shown: set[str]) -> str:
+    several = len(comparison.rows[0].runs) > 1
+    mean = "Mean ± sample deviation over seeds" if several else "One seed"
+    ratio = "; in brackets under the bytes the ratio to the control" if control else ""
+    said = [("valid", f"{mean}{ratio}")]
+    if several and control:
+        said.append(("valid", _UNDECIDED))
+    said += [
+        ("file", "File: the packed .whit file on disk"),
+        ("MACs", "MACs by weight and activation bits (w1a32: 1-bit weights, 32-bit activations)"),
+        ("MACs", "Non-zero: MACs whose weight is not 0"),
+        ("energy", "Energy: modelled (45 nm table, compute and memory), not this machine's"),
+        ("energy", _ZEROS),
+        ("latency", "Latency: packed file, batch 1, median, measured after all trainings"),
+        ("latency", "Binary layers run on a first C++ kernel or NumPy: bytes first, speed later"),
+    ]
+    times = "once" if comparison.test_reads == 1 else f"{comparison.test_reads} times"
+    reads = f"The test split of this task was read {times} so far in {comparison.out}"
+    said.append(("test", f"{reads}; choose by validation"))
+    return ". ".join(text for column, text in said if column in shown) + "."
 
 
 def _mark(note: str, notes: list[str]) -> str:
@@ -92,69 +219,37 @@ def _mark(note: str, notes: list[str]) -> str:
     return f"[{notes.index(note) + 1}]"
 
 
-def _quality(row: Row, column: str) -> str:
-    text = f"{row.means[column]:.4f}"
-    return text + (f"\n±{row.spreads[column]:.4f}" if column in row.spreads else "")
+def _quality(row: Row, split: str) -> Text:
+    if row.failed:
+        return Text("-", style="dim")
+    column = f"{split}_{row.metric}"
+    spread = f"\n±{row.spreads[column]:.4f}" if column in row.spreads else ""
+    return Text(f"{row.means[column]:.4f}{spread}")
 
 
-def _test(row: Row) -> Text:
-    text = Text(_quality(row, f"test_{row.metric}"))
-    if row.verdict is not None:
-        text.append(f"\n{row.verdict.word}", style=_COLORS.get(row.verdict.word, "dim"))
-    return text
+def _unknown(row: Row, column: str) -> str:
+    return f"unknown: {row.reasons.get(column, 'not measured')}"
 
 
-def _number(row: Row, column: str, notes: list[str], form: str, ratio: bool = True) -> Text:
-    if column not in row.means:
-        reason = row.reasons.get(column, "not measured")
-        return Text(f"? {_mark(f'{column} is unknown: {reason}', notes)}", style="yellow")
-    text = form.format(row.means[column])
-    if ratio and column in row.relative:
-        text += f"\n({ratio_text(row.relative[column])})"
-    return Text(text)
-
-
-def _macs(row: Row, notes: list[str]) -> Text:
-    if row.macs_by_width is None:
-        return _number(row, "macs", notes, "{:,.0f}")
-    return Text(macs_text(row.macs_by_width))
-
-
-def macs_text(macs_by_width: dict[str, int]) -> str:
-    """Return MACs by width in short form, one width a line, such as "38k w1a1"."""
-    return "\n".join(f"{short(count)} {width}" for width, count in macs_by_width.items()) or "0"
-
-
-def ratio_text(ratio: float) -> str:
-    """Return a ratio as a reader takes it in: "1/24" for small ones, "x1.30" for large ones."""
-    if 0 < ratio < 0.5:
-        return f"1/{1 / ratio:.1f}" if ratio > 0.1 else f"1/{1 / ratio:.0f}"
-    return f"x{ratio:.2f}"
-
-
-def short(count: float) -> str:
-    """Return a count with k, M or G and three digits."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:.0f}"
-
-
-def card_view(columns: dict[str, Any]) -> Table:
-    """Return one scorecard as a list of names and values, unknown ones with their reason."""
+def card_view(columns: dict[str, Any]) -> RenderableType:
+    """Return one scorecard as a list of names and values; each reason of unknown ones once."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     reasons = columns.get("reasons") or {}
+    notes: list[str] = []
     for name, value in columns.items():
-        if name not in ("reasons", "schema"):
-            table.add_row(name, _value(value, reasons.get(name, "not measured")))
-    return table
+        if name in ("reasons", "schema"):
+            continue
+        if value is None:
+            mark = _mark(reasons.get(name, "not measured"), notes)
+            table.add_row(name, Text(f"unknown, see {mark}"))
+        else:
+            table.add_row(name, _value(value))
+    return Group(table, *(Text(f"[{n}] {note}", style="dim") for n, note in enumerate(notes, 1)))
 
 
-def _value(value: object, reason: str) -> str:
-    if value is None:
-        return f"unknown: {reason}"
+def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
     if isinstance(value, int):
