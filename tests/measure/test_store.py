@@ -33,9 +33,9 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
 
 def test_test_reads_are_counted_by_task(tmp_path):
     store = Store(tmp_path / "results.jsonl")
-    for task in ("digits", "iris", "digits"):
-        store.append({"task": task})
-    assert store.test_reads() == {"digits": 2, "iris": 1}
+    for task, identity in (("digits", "a"), ("iris", "b"), ("digits", "c"), ("digits", "c")):
+        store.append({"task": task, "identity": identity, "provenance": {"time": "noon"}})
+    assert store.test_reads() == {"digits": 2, "iris": 1}, "the last is the same run, timed again"
 
 
 def test_an_unwritable_folder_is_said_in_words(tmp_path):

@@ -158,11 +158,11 @@ def _files_of(reference: str, name: str, package: str) -> list[Path]:
 
 def _with_neighbours(path: Path) -> list[Path]:
     """Return a user's file and the imported modules beside or below it: what it may be made of."""
-    folder = path.resolve().parent
+    # By text, since thousands of modules are loaded; a few (of torch) give a name that is no path.
+    folders = tuple({f"{path.resolve().parent}/", f"{path.absolute().parent}/"})
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    # Some modules (of torch) give a name that is no path.
-    beside = {Path(f).resolve() for f in files if f and Path(f).is_absolute() and Path(f).exists()}
-    return sorted({path.resolve()} | {file for file in beside if file.is_relative_to(folder)})
+    beside = {Path(file).resolve() for file in files if file and file.startswith(folders)}
+    return sorted({path.resolve()} | {file for file in beside if file.exists()})
 
 
 def code_digest(*functions: object) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,12 +71,13 @@ class Store:
 
     def test_reads(self) -> dict[str, int]:
         """Return how often each task's test split was read: once for every measured run."""
-        reads: dict[str, int] = {}
+        runs = set()
         for row in self.rows():
-            task = row.get("task")
-            if isinstance(task, str) and not row.get("reused", False):
-                reads[task] = reads.get(task, 0) + 1
-        return reads
+            if isinstance(row.get("task"), str):
+                # A second line of the same run (timed later) is not a second reading.
+                time = (row.get("provenance") or {}).get("time")
+                runs.add((row["task"], row.get("identity"), time))
+        return dict(Counter(task for task, _, _ in runs))
 
 
 def _plain(value: Any) -> Any:
