@@ -222,8 +222,7 @@ class Comparison:
         if column.startswith("test_"):
             raise SpecError(
                 f"A front was asked for on '{column}'. Choices are made on validation only; the "
-                "test "
-                f"split is printed beside them. Use 'valid_{column.removeprefix('test_')}'."
+                f"test split is printed beside them. Use 'valid_{column.removeprefix('test_')}'."
             )
         known = [*NUMERIC_COLUMNS, f"valid_{self.control.metric}"]
         if column not in known:
@@ -292,8 +291,7 @@ def run_entries(  # noqa: PLR0913 - the options of one experiment, all by name
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError(
             "whit run and whit compare use one process. Under torchrun call whit.execute, where "
-            "only "
-            "rank 0 measures."
+            "only rank 0 measures."
         )
     made = find_task(task) if isinstance(task, str) else task
     planned = _planned(entries, made, seeds, settings, out)

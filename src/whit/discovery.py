@@ -103,8 +103,7 @@ def _source(path: Path, reference: str) -> str:
     if not source.strip():
         raise SpecError(
             f"The file '{reference}' is empty. It should define a function under "
-            "@whit.technique, or a "
-            "whit.Task; `whit new` writes a working one."
+            "@whit.technique, or a whit.Task; `whit new` writes a working one."
         )
     return source
 
@@ -142,8 +141,7 @@ def _guarded(reference: str, load: Any) -> Any:
     except ModuleNotFoundError as error:
         raise SpecError(
             f"'{reference}' cannot be imported: there is no module '{error.name}'{_line(error)}. "
-            "Install "
-            "it, or correct the name."
+            "Install it, or correct the name."
         ) from None
     except ImportError as error:
         raise SpecError(f"'{reference}' cannot be imported: {error}{_line(error)}.") from None

@@ -85,8 +85,7 @@ def _check_text(text: object) -> None:
     if len(text) > MAX_LENGTH:
         raise SpecError(
             f"The spec has {len(text)} characters, at most {MAX_LENGTH} are read. Put long "
-            "values into "
-            "a technique of your own: 'my_file.py:name()'."
+            "values into a technique of your own: 'my_file.py:name()'."
         )
 
 
@@ -153,9 +152,8 @@ def _options(arguments: str, whole: str) -> dict[str, Any]:
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise SpecError(
                 f"Option '{keyword.arg}' in the spec {_shown(whole)} is not a plain value. Only "
-                "Python "
-                "literals can be written: numbers, strings, True, False, None, lists, tuples and "
-                "dictionaries."
+                "Python literals can be written: numbers, strings, True, False, None, lists, "
+                "tuples and dictionaries."
             ) from None
     return options
 

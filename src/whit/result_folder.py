@@ -34,10 +34,9 @@ def load_result(folder: str | Path) -> Result:
     technique = spec(row["spec"])
     if row["choices"] is None:
         raise DataError(
-            f"The model in '{folder}' was composed by the procedure of '{row['spec']}' and cannot "
-            f"be "
-            "rebuilt from choices. Its packed file model.whit can be used, or run the technique "
-            "again."
+            f"The model in '{folder}' was composed by the procedure of '{row['spec']}' and "
+            "cannot be rebuilt from choices. Its packed file model.whit can be used, or run the "
+            "technique again."
         )
     with torch.random.fork_rng(devices=[]):
         data = technique.prepare_data(made_task.load().sealed())

@@ -108,8 +108,7 @@ def find(name: str) -> Callable[..., Technique]:
             return made  # type: ignore[no-any-return]
         raise SpecError(
             f"The entry point '{name}' ({installed[name].value}) is {type(made).__name__}, and a "
-            "function "
-            "under @whit.technique is expected."
+            "function under @whit.technique is expected."
         )
     factories = _our_techniques()
     if name in factories:
@@ -202,8 +201,7 @@ def _own_technique(call: Call) -> Callable[..., Technique]:
         )
         raise SpecError(
             f"'{call.label}' is {what}, and a technique is expected: a function under "
-            "@whit.technique "
-            "that returns a whit.Technique."
+            "@whit.technique that returns a whit.Technique."
         )
     return made  # type: ignore[no-any-return]
 
@@ -223,8 +221,7 @@ def _own_task(call: Call) -> Task:
     if not isinstance(made, Task):
         raise TaskError(
             f"'{call.label}' is {type(made).__name__}, and a task is expected: a whit.Task, or a "
-            "function "
-            "that returns one."
+            "function that returns one."
         )
     return made
 

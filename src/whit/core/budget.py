@@ -117,8 +117,7 @@ def _parse(text: str) -> Limit:
     if match is None:
         raise BudgetError(
             f"The budget limit {text.strip()[:80]!r} cannot be read. Write a column, one of <= "
-            ">= < >, a "
-            f"number and a unit, {_EXAMPLE}; limits are separated by commas."
+            f">= < >, a number and a unit, {_EXAMPLE}; limits are separated by commas."
         )
     column, unit = match["column"], match["unit"]
     _check_column(column)

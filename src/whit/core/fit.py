@@ -209,8 +209,7 @@ class _Training:
         if not torch.isfinite(torch.tensor(mean_loss)):
             raise SettingsError(
                 f"Training diverged: the mean loss of epoch {self.epoch} is {mean_loss}. Use a "
-                f"smaller "
-                f"learning rate than {self.settings.learning_rate:g}."
+                f"smaller learning rate than {self.settings.learning_rate:g}."
             )
         if self.around.progress is not None:
             self.around.progress(

@@ -94,8 +94,7 @@ class Result:
         except OSError as error:
             raise WhitError(
                 f"The result could not be written to '{folder}' ({error.strerror}). Choose a "
-                f"folder "
-                "that can be written."
+                f"folder that can be written."
             ) from None
 
 

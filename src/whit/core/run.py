@@ -165,8 +165,7 @@ class Run:
         if isinstance(split, str) and split not in ("train", "valid"):
             raise TestDataSealed(
                 f"A procedure asked to evaluate on '{split}'. Only 'valid' and 'train' can be "
-                f"used while "
-                "training; the test split is read once, by the final measurement."
+                f"used while training; the test split is read once, by the final measurement."
             )
         named = {"train": self.data.train, "valid": self.data.valid}
         chosen = named[split] if isinstance(split, str) else split

@@ -110,8 +110,7 @@ class Task:
             if name not in parameters and not takes_any:
                 raise TaskError(
                     f"Task '{self.name}' cannot build a model with '{name}={choices[name]!r}': "
-                    f"its build "
-                    f"function has no such choice. {nearest(name, list(parameters)[1:])}"
+                    f"its build function has no such choice. {nearest(name, list(parameters)[1:])}"
                 )
         try:
             signature.bind(data, **choices)
@@ -167,15 +166,13 @@ class Task:
         if not isinstance(output, Tensor):
             raise TaskError(
                 f"Task '{self.name}': the model returned {type(output).__name__}, expected one "
-                f"tensor "
-                f"{expected}."
+                f"tensor {expected}."
             )
         axis = output.dim() - 1 - self.output_axes
         if axis < 0 or output.shape[axis] != batch_size:
             raise TaskError(
                 f"Task '{self.name}': the model returned shape {list(output.shape)}, expected "
-                f"{expected}. "
-                "Check the last layer, or set output_axes of the task."
+                f"{expected}. Check the last layer, or set output_axes of the task."
             )
 
 

@@ -80,8 +80,7 @@ class Technique:
         if self.train is not train_once and other.train is not train_once:
             raise SpecError(
                 f"'{self.spec}' and '{other.spec}' both replace the training procedure, and a sum "
-                f"can "
-                "hold only one that does. Use them in separate runs."
+                f"can hold only one that does. Use them in separate runs."
             )
         return Technique(
             prepare_data=_chain_data(self.prepare_data, other.prepare_data),

@@ -42,8 +42,7 @@ class Store:
         except OSError as error:
             raise WhitError(
                 f"Results cannot be written to '{self.path}': {error.strerror}. Give a folder "
-                "that you "
-                "may write to with --out."
+                "that you may write to with --out."
             ) from None
         try:
             with _locked(handle):

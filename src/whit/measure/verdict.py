@@ -17,10 +17,8 @@ from whit.errors import WhitError
 
 RULE = (
     "Verdict against the control: 'better' or 'worse' only if the 95 % t interval of the "
-    "seed-paired "
-    "differences and the 95 % paired bootstrap interval over the test samples both exclude 0 on "
-    "the "
-    "same side; otherwise 'within noise'; with one seed 'one seed'."
+    "seed-paired differences and the 95 % paired bootstrap interval over the test samples both "
+    "exclude 0 on the same side; otherwise 'within noise'; with one seed 'one seed'."
 )
 BOOTSTRAP_ROUNDS = 2000
 WIDE_INTERVAL = 0.05  # 5 percentage points

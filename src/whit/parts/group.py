@@ -41,8 +41,7 @@ class Group(nn.Module):
             if any(s != shapes[0] for s in shapes):
                 raise WhitError(
                     "A batched Group needs members with the same tensors of the same shapes. "
-                    "Build them "
-                    "alike, or use batched=False."
+                    "Build them alike, or use batched=False."
                 )
 
     def __len__(self) -> int:

@@ -92,8 +92,7 @@ class Route(nn.Module):
             raise WhitError(
                 f"Route was given {len(self.strategies)} strategies {self.strategies} for "
                 f"{rule.situations} situations and {len(members)} members; expected one non-empty "
-                f"tuple "
-                "of member numbers per situation."
+                f"tuple of member numbers per situation."
             )
 
     def route(self, *inputs: Tensor) -> Tensor:

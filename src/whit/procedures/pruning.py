@@ -53,8 +53,7 @@ class PruningRule:
         require(
             is_number(self.sparsity) and 0 < self.sparsity < 1,
             f"sparsity was given {self.sparsity!r}; expected a fraction between 0 and 1, such as "
-            f"0.9 for "
-            "90 % zeros.",
+            f"0.9 for 90 % zeros.",
         )
         for name, value, known in (
             ("criterion", self.criterion, tuple(CRITERIA)),

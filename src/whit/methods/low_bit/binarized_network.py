@@ -128,8 +128,7 @@ def binarize(
     if find_masks(model):
         raise SpecError(
             "binarized_network comes after a pruning technique in the sum: the sign of a pruned "
-            "weight is "
-            "+1, so its zeros would be lost. Write binarized_network() first: "
+            "weight is +1, so its zeros would be lost. Write binarized_network() first: "
             "'binarized_network() + one_cycle_pruning()'."
         )
     for path, layer in layers if weights else []:
