@@ -105,5 +105,11 @@ def test_a_build_without_the_data_is_refused_in_words():
         execute(Task("mine", TASK.load, lambda: None), None, QUICK)
 
 
+def test_a_metric_that_gives_no_number_is_refused_in_words():
+    broken = dataclasses.replace(TASK, metric=lambda output, target: None)
+    with pytest.raises(TaskError, match="expected one number"):
+        execute(broken, None, QUICK)
+
+
 def test_regression_has_no_test_correct():
     assert execute(toy_regression(), None, QUICK).test_correct is None

@@ -164,7 +164,7 @@ def _measured(result: Result, trained: Trained) -> Result:
         predict=lambda model, split: predict(model, split, task, run.device.torch),
         valid=data.valid,
         test=trained.test,
-        metric=task.metric,
+        metric=task.score,
         metric_name=task.metric_name,
         example=example,
         labels=data.class_names,

@@ -169,7 +169,8 @@ class Run:
             )
         named = {"train": self.data.train, "valid": self.data.valid}
         chosen = named[split] if isinstance(split, str) else split
-        return self.task.metric(predict(model, chosen, self.task, self.device.torch), chosen.target)
+        output = predict(model, chosen, self.task, self.device.torch)
+        return self.task.score(output, chosen.target)
 
     def plain(self) -> Run:
         """Return the run with an empty technique and the same meter: for teachers and controls."""

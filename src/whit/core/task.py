@@ -156,6 +156,21 @@ class Task:
             return members.softmax(-1).mean(0).clamp_min(1e-12).log()
         return members.mean(0)
 
+    def score(self, output: Tensor, target: Tensor) -> float:
+        """Return the metric, checked.
+
+        Raises:
+            TaskError: the metric returned no number.
+        """
+        value = self.metric(output, target)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise TaskError(
+                f"Task '{self.name}': the metric '{self.metric_name}' returned "
+                f"{type(value).__name__}, expected one number, higher for better."
+            ) from None
+
     def check_output(self, output: Tensor, batch_size: int) -> None:
         """Say in words what is wrong with a model's output.
 
