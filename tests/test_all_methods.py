@@ -1,13 +1,9 @@
 """Every technique of the package passes the public battery; new files are found by walking."""
 
-import time
-
 import pytest
 
 from whit.spec_strings import list_techniques
 from whit.testing import check_technique
-
-SECONDS_PER_METHOD = 30  # generous: a hung method, not a speed claim
 
 
 def _makers():
@@ -18,7 +14,5 @@ def _makers():
 
 @pytest.mark.parametrize("make", _makers(), ids=lambda make: make.__name__)
 def test_conformance(make):
-    start = time.perf_counter()
     found = check_technique(make)
     assert "defaults_run" in found.passed and "card_runs" in found.passed
-    assert time.perf_counter() - start < SECONDS_PER_METHOD

@@ -302,8 +302,8 @@ class _Training:
             return
         try:
             state = torch.load(path, weights_only=True, map_location=self.around.device)
-        except Exception:  # noqa: BLE001 - whatever a torn file raises, the epoch before it is repeated
-            return
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+            return  # a torn file: training begins again
         if state.get("identity") != self.around.identity:
             return
         self.epoch = state["epoch"]

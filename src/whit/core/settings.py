@@ -71,7 +71,7 @@ def _whole(name: str, value: object) -> None:
 
 def _within(name: str, value: object, low: float, high: float, open_below: bool = False) -> None:
     fits = (
-        isinstance(value, (int, float))
+        isinstance(value, (int, float))  # for the type checker; is_number says the rest
         and is_number(value)
         and (value > low if open_below else value >= low)
         and value < high

@@ -208,8 +208,8 @@ class ClipLatentWeights(Hook):
 
     Args:
         model: after `binarize`.
-        optimizer: its groups are split so that latent weights are not decayed; None leaves it
-            alone.
+        plan: of the run; its optimiser's groups are split so that latent weights are not decayed.
+            None, in one's own loop, leaves the optimiser alone.
     """
 
     def __init__(self, model: nn.Module, plan: Plan | None = None) -> None:
