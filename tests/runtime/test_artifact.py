@@ -171,13 +171,17 @@ BAD_FIELDS = {
     "format version 9": (4, b"\x09\x00"),
     "do not fill": (6, b"\x03\x00"),
     "impossible input description": (12, b"\x09"),
+    "an impossible input desc": (13, b"\x03"),
+    "holds an impossible input desc": (14, b"\x02"),
     "impossible input range": (32, struct.pack("<f", 1e9)),
     "unknown operator": (RECORD, b"\xc8"),
     "weight format": (RECORD + 1, b"\x63"),
-    "does not read the value": (RECORD + 4, b"\x00"),
+    "reads the value 9": (RECORD + 4, b"\x09"),
+    "reads the value 7": (RECORD + 6, b"\x07"),
     "does not fit": (RECORD + 12, struct.pack("<I", 7)),
     "canonical order": (RECORD + 16, struct.pack("<I", 2**31)),
     "does not use": (RECORD + 31, b"\x01"),
+    "holds values it does not use": (RECORD + 6, b"\x01"),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from whit.cli.describe import list_all, show
+from whit.cli.exporting import export
 from whit.cli.machine import doctor
 from whit.cli.packed import inspect_file, pack_run, predict
 from whit.cli.scaffold import new
@@ -30,6 +31,7 @@ app.command("compare")(compare)
 app.command("pack")(pack_run)
 app.command("predict")(predict)
 app.command("inspect")(inspect_file)
+app.command("export")(export)
 app.command("doctor")(doctor)
 app.command("new")(new)
 

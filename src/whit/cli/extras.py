@@ -4,7 +4,7 @@ from __future__ import annotations
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "scipy", "sklearn", "plotly", "pooch", "PIL"),
-    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "onnx": ("onnx", "onnxruntime"),
     "search": ("optuna",),
     "cluster": ("ray",),
     "prune": ("torch_pruning",),

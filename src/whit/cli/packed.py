@@ -72,9 +72,9 @@ def predict(
     """Predict with a packed file; needs no torch."""
     from whit.runtime import load
 
-    _require_file(file)
+    require_file(file)
     program = load(file, backend=backend, threads=threads)
-    scores = program(_read_inputs(inputs, program))
+    scores = program(read_inputs(inputs, program))
     classes = scores.argmax(-1) if scores.ndim == 2 and scores.shape[1] > 1 else None
     labels = None if classes is None else [_label(program, int(c)) for c in classes]
     if as_json:
@@ -94,7 +94,7 @@ def inspect_file(file: PackedFile, as_json: AsJson = False) -> None:
     from whit.measure.cost import cost_of
     from whit.runtime import load
 
-    _require_file(file)
+    require_file(file)
     program = load(file)
     cost = cost_of(program.operators)
     size = file.stat().st_size
@@ -152,7 +152,12 @@ def _print_program(file: Path, program: Program, size: int) -> None:
         print(f"{name}: {value}")
 
 
-def _require_file(file: Path) -> None:
+def require_file(file: Path) -> None:
+    """Check that a file is there.
+
+    Raises:
+        ArtifactError: it is not.
+    """
     from whit.errors import ArtifactError
 
     if not file.exists():
@@ -165,7 +170,7 @@ def _label(program: Program, number: int) -> str:
     return program.labels[number] if number < len(program.labels) else str(number)
 
 
-def _read_inputs(path: Path, program: Program) -> NDArray[Any]:
+def read_inputs(path: Path, program: Program) -> NDArray[Any]:
     """Read samples; a line of a CSV file is one sample, its values in row-major order.
 
     Raises:

@@ -4,90 +4,158 @@ Labels are not trusted: a weight is stored as one bit when it has two levels -s 
 the technique that made it was called.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.runtime.storage import FORMATS
+from whit.errors import WhitError
+from whit.packing.format_reasons import explain, what_is_missing
+from whit.packing.integer_grid import integer_grid, integer_grids
+from whit.packing.value_profile import MatrixProfile
+from whit.runtime.storage import FORMAT_CODES, FORMATS, Format
 from whit.runtime.weights import StoredWeight, no_scale
+
+__all__ = ["Candidate", "Choice", "choose_storage", "integer_grid", "storage_candidates"]
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A stored weight and the reason in words."""
+    """A stored weight and the reason in words.
+
+    Attributes:
+        weight: the weight in its format.
+        reason: the format, what the values are, and the next smallest format.
+        huffman_bytes: what the same values and scales would take with a canonical Huffman code
+            (zeros included, with its table), a yardstick only; None for more than 4096 different
+            floats.
+    """
 
     weight: StoredWeight
     reason: str
+    huffman_bytes: int | None
 
 
-def choose_storage(values: Floats) -> Choice:
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A format that holds the matrix exactly.
+
+    Args:
+        code: number of the format.
+        form: the format.
+        profile: the integers or floats to store.
+        scale: the scales of the integers, float32 [0], [1] or [rows].
+        stored_bytes: bytes of scales and values.
+    """
+
+    code: int
+    form: Format
+    profile: MatrixProfile
+    scale: Floats
+    stored_bytes: int
+
+    @property
+    def rank(self) -> tuple[int, bool, int, int]:
+        """Return what is compared: bytes, then integers first, then code, then fewer scales."""
+        return self.stored_bytes, not self.form.integers, self.code, self.scale.size
+
+    def weight(self) -> StoredWeight:
+        """Return the matrix in this format."""
+        return StoredWeight(self.form, self.profile.values, self.scale, self.profile.taps)
+
+
+def choose_storage(
+    values: Floats,
+    *,
+    taps: int = 1,
+    only: Collection[str] | None = None,
+    never: Collection[str] = (),
+) -> Choice:
     """Choose the format that takes the fewest bytes for a matrix.
 
     Decoding gives the very same float32 values; only -0.0 becomes +0.0.
 
     Args:
         values: float32 [rows, columns], finite.
+        taps: kernel height * width when the rows are kernels of a convolution, else 1.
+        only: names of formats to choose from; None for all.
+        never: names of formats to leave out.
 
     Returns:
-        The weight in the smallest format (of equals: levels, then the simplest), and why.
+        The weight in the smallest format (of equals: integers, then the lowest code), and why.
+
+    Raises:
+        WhitError: a name is unknown, or none of the allowed formats holds these values.
+    """
+    _check_names([*(only or ()), *never])
+    candidates = storage_candidates(values, taps=taps)
+    allowed = [
+        candidate
+        for candidate in candidates
+        if (only is None or candidate.form.name in only) and candidate.form.name not in never
+    ]
+    if not allowed:
+        raise WhitError(_why_none(candidates, only, never))
+    best, *others = sorted(allowed, key=lambda candidate: candidate.rank)
+    histogram = best.profile.histogram
+    huffman = None if histogram is None else histogram.huffman_bytes + 4 * best.scale.size
+    runner_up = next((other for other in others if other.form is not best.form), None)
+    following = None if runner_up is None else (runner_up.form.name, runner_up.stored_bytes)
+    reason = explain(best.form, best.profile, best.scale.size, following)
+    return Choice(best.weight(), reason, huffman)
+
+
+def storage_candidates(values: Floats, *, taps: int = 1) -> list[Candidate]:
+    """Return every format that can hold the matrix exactly, in the order of the formats.
+
+    A format of integers occurs once for each grid that the values lie on: without scales, with
+    one, with one per row. Arguments as in ``choose_storage``.
     """
     values = np.ascontiguousarray(values, dtype=np.float32) + np.float32(0)
-    candidates = storage_candidates(values)
-    best = min(candidates, key=lambda weight: (weight.stored_bytes, not weight.form.levels))
-    return Choice(best, _explain(best, candidates))
-
-
-def storage_candidates(values: Floats) -> list[StoredWeight]:
-    """Return the matrix in every format that can hold it exactly, in the order of the formats."""
-    split = split_levels(values)
+    floats = [(MatrixProfile(values, taps), no_scale())]
+    grids = [(MatrixProfile(grid.integers, taps), grid.scale) for grid in integer_grids(values)]
     candidates = []
-    for form in FORMATS.values():
-        if not form.levels:
-            candidates.append(StoredWeight(form, values))
-        elif split is not None and form.encode(split[0]) is not None:
-            candidates.append(StoredWeight(form, *split))
+    for code, form in FORMATS.items():
+        for profile, scale in grids if form.integers else floats:
+            size = form.size(profile.sizes)
+            if size is not None:
+                total = 4 * scale.size + size
+                candidates.append(Candidate(code, form, profile, scale, total))
     return candidates
 
 
-def split_levels(values: Floats) -> tuple[NDArray[np.int8], Floats] | None:
-    """Write a matrix as levels -1, 0, +1 times positive scales, exactly.
-
-    Args:
-        values: float32 [rows, columns].
-
-    Returns:
-        Levels and scales: none when all are 1, one when all rows agree, else one per row. None
-        when a row holds more than one magnitude beside 0.
-    """
-    magnitudes = np.abs(values)
-    scale = magnitudes.max(axis=1)
-    if ((magnitudes != scale[:, None]) & (magnitudes != 0)).any():
-        return None
-    levels = np.sign(values).astype(np.int8)
-    used = np.unique(scale[scale > 0])
-    if used.size == 0 or (used.size == 1 and used[0] == 1):
-        return levels, no_scale()
-    if used.size == 1:
-        return levels, used
-    scale[scale == 0] = used[0]
-    return levels, scale
+def _check_names(names: Collection[str]) -> None:
+    unknown = sorted(set(names) - set(FORMAT_CODES))
+    if unknown:
+        raise WhitError(
+            f"there is no weight format {', '.join(map(repr, unknown))}; "
+            f"the formats are {', '.join(FORMAT_CODES)}"
+        )
 
 
-def _explain(best: StoredWeight, candidates: list[StoredWeight]) -> str:
-    count = best.rows * best.columns
-    zeros = 100.0 * (count - best.nonzero) / count
-    if best.form.levels:
-        scales = {0: "1", 1: "s"}.get(best.scale.size, "s of its row")
-        levels = f"-{scales}, +{scales}" if best.nonzero == count else f"-{scales}, 0, +{scales}"
-        what = f"only {levels}"
-    else:
-        what = "many magnitudes"
-    others = sorted(
-        (other.stored_bytes, other.form.name) for other in candidates if other is not best
+def _why_none(
+    candidates: list[Candidate], only: Collection[str] | None, never: Collection[str]
+) -> str:
+    """Say what was asked for, why nothing of it fits, and what would fit in how many bytes."""
+    floats = next(found.profile for found in candidates if found.form.name == "float32")
+    grids = [found.profile for found in candidates if found.form.name == "planes"]
+    allowed = [name for name in FORMAT_CODES if (only is None or name in only)]
+    reasons = [
+        f"{name} is forbidden"
+        if name in never
+        else what_is_missing(FORMATS[FORMAT_CODES[name]], floats, grids)
+        for name in allowed
+    ]
+    sizes: dict[str, int] = {}
+    for found in sorted(candidates, key=lambda candidate: candidate.rank):
+        if found.form.name not in never:
+            sizes.setdefault(found.form.name, found.stored_bytes)
+    fitting = ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items())
+    rows, columns = floats.values.shape
+    return (
+        f"a weight of {rows} x {columns} was to be stored as {' or '.join(allowed) or 'nothing'}: "
+        f"{'; '.join(reasons) or 'no format was named'}. Formats that fit: {fitting or 'none'}"
     )
-    runner_up = f", next {others[0][1]} with {others[0][0]}" if others else ""
-    zero_text = f", {zeros:.1f} % zeros" if best.nonzero < count else ""
-    return f"{best.form.name}: {what}{zero_text}{runner_up}"

@@ -1,8 +1,9 @@
-"""From a traced graph to a chain of nodes.
+"""From a traced graph to a graph of nodes.
 
 Nodes without data are computed by torch itself; the others go to their handler.
 """
 
+import operator
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from whit.errors import CannotPack
 from whit.packing.aten_operators import HANDLERS, UNCHANGED
-from whit.packing.graph_nodes import Node
+from whit.packing.graph_nodes import InputNode, Node
+from whit.packing.subnetworks import Hidden, hide_subnetworks, lower_subnetwork
 from whit.packing.symbols import Call, Data, Step, materialize
 from whit.packing.tracing import module_path, trace
 
@@ -20,33 +22,41 @@ aten = torch.ops.aten
 
 # Tensors of one number in the shape of an activation: the number alone broadcasts the same way.
 _FILLED = {"ones_like": 1.0, "zeros_like": 0.0}
+_DOMAINS = {torch.uint8: "uint8", torch.int64: "int32", torch.int32: "int32"}
 
 
-def lower(baked: nn.Module, example: Tensor) -> list[Node]:
-    """Lower a baked model to a chain of nodes.
+def lower(baked: nn.Module, example: Tensor, source: Node | None = None) -> Data:
+    """Lower a baked model to a graph of nodes.
 
     Args:
         baked: from `baked_copy`.
         example: [batch, ...] with at least two samples.
+        source: the node that the model reads; a new input by default.
 
     Raises:
         CannotPack: an operator, a branch or a shape outside of the closed list.
     """
-    traced = trace(baked, example)
+    model, hidden = hide_subnetworks(baked, example)
+    traced = trace(model, example)
     values: dict[str, Any] = dict(traced.constants)
     for node in traced.nodes:
         if node.op == "placeholder":
             if node.name == traced.input_name:
                 shape = node.meta["val"].shape
-                values[node.name] = Data((), tuple(shape[1:]), shape[0], example.dtype)
+                values[node.name] = Data(source or _input(example), shape[0], example.dtype)
         elif node.op == "output":
             return _finish(node, values)
         else:
-            values[node.name] = _evaluate(node, values)
+            values[node.name] = _evaluate(node, values, hidden)
     raise CannotPack("the graph has no output")
 
 
-def _finish(node: torch.fx.Node, values: dict[str, Any]) -> list[Node]:
+def _input(example: Tensor) -> InputNode:
+    domain = _DOMAINS.get(example.dtype, "float32")
+    return InputNode(module="", shape=tuple(example.shape[1:]), domain=domain)
+
+
+def _finish(node: torch.fx.Node, values: dict[str, Any]) -> Data:
     outputs = node.args[0]
     if not isinstance(outputs, tuple | list) or len(outputs) != 1:
         count = len(outputs) if isinstance(outputs, tuple | list) else 0
@@ -56,7 +66,7 @@ def _finish(node: torch.fx.Node, values: dict[str, Any]) -> list[Node]:
         result = materialize(result, "", "output")
     if not isinstance(result, Data):
         raise CannotPack("its output does not depend on its input")
-    return list(result.nodes)
+    return result
 
 
 def _resolve(argument: Any, values: dict[str, Any]) -> Any:
@@ -67,9 +77,9 @@ def _resolve(argument: Any, values: dict[str, Any]) -> Any:
     return argument
 
 
-def _evaluate(node: torch.fx.Node, values: dict[str, Any]) -> Any:
+def _evaluate(node: torch.fx.Node, values: dict[str, Any], hidden: list[Hidden]) -> Any:
     try:
-        return _evaluate_known(node, values)
+        return _evaluate_known(node, values, hidden)
     except CannotPack as error:
         # Where the model's own forward makes the call, the module path alone says little.
         found = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
@@ -78,76 +88,95 @@ def _evaluate(node: torch.fx.Node, values: dict[str, Any]) -> Any:
         raise CannotPack(error.reason + place, error.module, error.operator) from error
 
 
-def _evaluate_known(node: torch.fx.Node, values: dict[str, Any]) -> Any:
+def _evaluate_known(node: torch.fx.Node, values: dict[str, Any], hidden: list[Hidden]) -> Any:
     name, module = str(node.target).removeprefix("aten."), module_path(node)
-    if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
-        if isinstance(node.meta.get("val"), tuple | list):
-            raise CannotPack(_advice(), module, name)
-        return None  # sizes and assertions; shapes are taken from the graph's own record
+    if node.op != "call_function":
+        return None
     arguments = [_resolve(argument, values) for argument in node.args]
     keywords = {key: _resolve(value, values) for key, value in node.kwargs.items()}
-    flat = [*arguments, *keywords.values()]
-    if any(isinstance(value, list) and _holds_data(value) for value in flat):
-        raise CannotPack(_advice(), module, name)
-    if not _holds_data(flat):
+    if node.target is operator.getitem and isinstance(arguments[0], tuple | list):
+        return arguments[0][arguments[1]]
+    data = _holds_data([*arguments, *keywords.values()])
+    if not isinstance(node.meta.get("val"), Tensor | tuple | list) or (not data and _sizes(node)):
+        return None  # sizes and assertions; shapes are taken from the graph's own record
+    if not data:
         return _constant(node, arguments, keywords, module)
+    call = Call(node, arguments, keywords, module, name)
+    if str(node.target).startswith("whit.hidden"):
+        return lower_subnetwork(call, hidden, lower)
+    return _on_data(call, values)
+
+
+def _on_data(call: Call, values: dict[str, Any]) -> Any:
+    node, name = call.node, call.name
     filled = _FILLED.get(str(getattr(node.target, "overloadpacket", "")).removeprefix("aten."))
     if filled is not None:
         return torch.tensor(filled)
-    result = _continue_step(node, arguments, keywords) or _handle(
-        Call(node, arguments, keywords, module, name)
-    )
+    result = _continue_step(node, call.arguments, call.keywords) or _handle(call)
     if name.split(".")[0].endswith("_"):
         for changed in node.all_input_nodes[:1]:  # in place: the name now means the result
             values[changed.name] = result
     return result
 
 
+def _sizes(node: torch.fx.Node) -> bool:
+    found = node.meta["val"]
+    return isinstance(found, tuple | list) and not any(isinstance(part, Tensor) for part in found)
+
+
 def _constant(
     node: torch.fx.Node, arguments: list[Any], keywords: dict[str, Any], module: str
-) -> Tensor:
+) -> Any:
     try:
-        result: Tensor = node.target(*arguments, **keywords)  # type: ignore[operator]
+        return node.target(*arguments, **keywords)  # type: ignore[operator]
     except (TypeError, RuntimeError) as error:
         raise CannotPack(
             "a constant is computed from the batch size; use tensors that do not depend on it",
             module,
             str(node.target).removeprefix("aten."),
         ) from error
-    return result
 
 
-def _handle(call: Call) -> Data | Step:
-    arguments = [
-        materialize(value, call.module, call.name) if isinstance(value, Step) else value
-        for value in call.arguments
-    ]
-    if sum(isinstance(value, Data) for value in [*arguments, *call.keywords.values()]) > 1:
-        raise call.refuse("two activations meet here; this version packs chains without branches")
+def _handle(call: Call) -> Any:
+    arguments = [_solid(value, call) for value in call.arguments]
     packet: Any = getattr(call.node.target, "overloadpacket", None)
     plain_name = str(packet).removeprefix("aten.").rstrip("_")
     handler = HANDLERS.get(packet) or HANDLERS.get(getattr(aten, plain_name, None))
-    if handler is None or not any(isinstance(value, Data) for value in arguments):
+    keywords = {name: _solid(value, call) for name, value in call.keywords.items()}
+    solid = Call(call.node, arguments, keywords, call.module, call.name)
+    if handler is None or not solid.activations:
         raise call.refuse(_advice())
-    return handler(Call(call.node, arguments, call.keywords, call.module, call.name))
+    if any(data.leading != solid.data.leading for data in solid.activations):
+        raise call.refuse("members and single outputs meet here; combine the members before")
+    return handler(solid)
 
 
-def _holds_data(value: list[Any]) -> bool:
-    return any(isinstance(item, Data | Step) for item in value)
+def _solid(value: Any, call: Call) -> Any:
+    if isinstance(value, list):
+        return [_solid(item, call) for item in value]
+    return materialize(value, call.module, call.name) if isinstance(value, Step) else value
+
+
+def _holds_data(values: list[Any]) -> bool:
+    return any(
+        isinstance(item, Data | Step) or (isinstance(item, list) and _holds_data(item))
+        for item in values
+    )
 
 
 def _advice() -> str:
     return (
-        "this operator is not on the list of the packed format (linear, conv2d, batch norm, ReLU, "
-        "sign, max-pool, flatten, pad, arithmetic with constants); replace the module, move it out "
-        "of the model, or keep the model in torch"
+        "this operator is not on the list of the packed format (docs/format.md: linear, "
+        "convolutions, batch, layer and group norm, signs and quantisers, the usual activations, "
+        "pooling, add, multiply, concat, reshape, transpose, softmax, embedding); replace the "
+        "module, move it out of the model, or keep the model in torch (torch.onnx.export)"
     )
 
 
 def _continue_step(
     node: torch.fx.Node, arguments: list[Any], keywords: dict[str, Any]
 ) -> Step | None:
-    """Apply an elementwise operator to the three values; None when it is not elementwise."""
+    """Apply an elementwise operator to the staircase; None when it is not elementwise."""
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return None
@@ -155,16 +184,21 @@ def _continue_step(
     if not steps:
         return None
     first = steps[0]
-    same = all(step.source is first.source and step.center == first.center for step in steps)
-    others = [value for value in arguments if isinstance(value, Data)]
+    same = all(step.source.node is first.source.node for step in steps)
+    others = [value for value in arguments if isinstance(value, Data | list)]
     tensors = [value for value in arguments if isinstance(value, Tensor)]
     if not same or others or any(tensor.numel() != 1 for tensor in tensors):
         return None
     elementwise = {*UNCHANGED, aten.where}
     if torch.Tag.pointwise not in target.tags and target.overloadpacket not in elementwise:
         return None
-    scalars = [value.reshape(()) if isinstance(value, Tensor) else value for value in arguments]
-    plain = [value.values if isinstance(value, Step) else value for value in scalars]
     if target.overloadpacket is aten.dropout:
         return first
-    return Step(first.source, first.center, target(*plain, **keywords), first.name)
+    centers = tuple(sorted({center for step in steps for center in step.centers}))
+    scalars = [value.reshape(()) if isinstance(value, Tensor) else value for value in arguments]
+    plain = [value.spread(centers) if isinstance(value, Step) else value for value in scalars]
+    named = {
+        key: value.spread(centers) if isinstance(value, Step) else value
+        for key, value in keywords.items()
+    }
+    return Step(first.source, centers, target(*plain, **named), first.name)

@@ -1,6 +1,6 @@
 """`pack`: a trained module becomes the bytes of a .whit file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +10,56 @@ from torch import Tensor, nn
 
 from whit.atomic_files import write_atomically
 from whit.errors import CannotPack, WhitError
-from whit.packing.emission import Emitted, emit
+from whit.packing.emission import Emitted, FormatRules, emit
 from whit.packing.folding import fold
+from whit.packing.graph_nodes import Node
 from whit.packing.lower import lower
+from whit.packing.quantisation import quantize_graph
 from whit.packing.tracing import baked_copy
 from whit.runtime.artifact import build_artifact
 from whit.runtime.data_section import DataWriter
-from whit.runtime.layout import INPUT_DTYPES, MAX_RANK, Activation, ProgramHeader
+from whit.runtime.layout import MAX_RANK, MAX_RECORDS, Activation, ProgramHeader
 from whit.runtime.operators import OPERATOR_CODES
 from whit.runtime.program import RESERVED_INFO, Program, decode_program, join_labels
+
+_DTYPES = {
+    torch.float32: "float32",
+    torch.uint8: "uint8",
+    torch.int32: "int32",
+    torch.int64: "int32",
+}
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """How one weight got into the file.
+
+    Attributes:
+        module: path in the model, "" for the model itself.
+        kind: operator that holds it.
+        format: weight format.
+        bits: stored bits of one weight, scales included.
+        weights: how many.
+        before_bytes: as float32.
+        after_bytes: in the file, scales included.
+        huffman_bytes: with a Huffman code, for comparison; None where that makes no sense.
+        reason: why this format.
+    """
+
+    module: str
+    kind: str
+    format: str
+    bits: float
+    weights: int
+    before_bytes: int
+    after_bytes: int
+    huffman_bytes: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        name = f"{self.module or 'model'} ({self.kind})"
+        huffman = "" if self.huffman_bytes is None else f" (Huffman code: {self.huffman_bytes})"
+        return f"{name}: {self.before_bytes} => {self.after_bytes} bytes, {self.reason}{huffman}"
 
 
 @dataclass(frozen=True)
@@ -28,17 +69,22 @@ class Packed:
     Attributes:
         content: the bytes of the file.
         weight_bytes: bytes of everything learnt: weights, scales, biases, thresholds.
-        lines: one line per layer, "name: before => after bytes, why".
+        layers: one entry per weight.
     """
 
     content: bytes
     weight_bytes: int
-    lines: tuple[str, ...]
+    layers: tuple[PackedLayer, ...]
 
     @property
     def nbytes(self) -> int:
         """Return the size of the file in bytes."""
         return len(self.content)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return one line per layer, "name: before => after bytes, why"."""
+        return tuple(str(layer) for layer in self.layers)
 
     @cached_property
     def program(self) -> Program:
@@ -77,15 +123,24 @@ def pack(
     labels: Sequence[str] | None = None,
     info: Mapping[str, str] | None = None,
     input_range: tuple[float, float] | None = None,
+    force: Mapping[str, str] | None = None,
+    forbid: Collection[str] = (),
+    calibration: Tensor | None = None,
 ) -> Packed:
     """Pack a trained network; the model stays as it is.
 
     Args:
         model: the network, its normalisation included.
-        example: what the model is called with: one raw batch, float32 or uint8, [batch, ...].
+        example: what the model is called with: one raw batch [batch, ...] of float32, uint8, or
+            int32/int64 indices.
         labels: class names in the order of the outputs.
         info: texts to keep in the file (task, spec, provenance).
         input_range: lowest and highest raw input value, for the reader's information.
+        force: weight format by module path ("*": every other module), such as
+            {"head": "float32", "*": "planes"}; the values must fit it.
+        forbid: weight formats that are not used; see docs/format.md for the names.
+        calibration: raw samples [n, ...]: weights and activations that are float32 are rounded to 8
+            bits, with ranges from these samples (post-training quantisation). Use training data.
 
     Returns:
         The packed network.
@@ -97,13 +152,24 @@ def pack(
     batch = _check_example(example)
     metadata = _metadata(labels, info)
     low, high = _check_range(input_range, batch)
-    source = Activation(tuple(batch.shape[1:]), str(batch.dtype).removeprefix("torch."))
-    baked = baked_copy(model)
-    emitted = emit(fold(lower(baked, batch)), source)
-    header = ProgramHeader(len(emitted), source.shape, source.domain, low, high)
+    source = Activation(tuple(batch.shape[1:]), _DTYPES[batch.dtype])
+    lowered = lower(baked_copy(model), batch)
+    graph = fold(lowered.node)
+    if calibration is not None:
+        graph = fold(quantize_graph(graph, _check_calibration(calibration, batch)))
+    emitted = _emit(graph, source, FormatRules(force or {}, forbid))
+    leading = int(lowered.leading)
+    header = ProgramHeader(len(emitted), source.shape, source.domain, low, high, leading)
     program, data = _assemble(header, emitted)
     content = build_artifact(program, data, metadata)
-    return Packed(content, len(data), _lines(emitted))
+    return Packed(content, len(data), _layers(emitted))
+
+
+def _emit(graph: Node, source: Activation, rules: FormatRules) -> list[Emitted]:
+    emitted = emit(graph, source, rules)
+    if len(emitted) > MAX_RECORDS:
+        raise CannotPack(f"it has {len(emitted)} operators; the format holds {MAX_RECORDS}")
+    return emitted
 
 
 def _check_example(example: tuple[Tensor, ...]) -> Tensor:
@@ -111,23 +177,39 @@ def _check_example(example: tuple[Tensor, ...]) -> Tensor:
         raise CannotPack(
             f"{len(example)} inputs were given; models with exactly one input can be packed"
         )
-    if not isinstance(example[0], Tensor):
+    batch = _check_batch(example[0], "example")
+    # torch.export silently fixes the size of an axis that is 1.
+    return batch if batch.shape[0] > 1 else torch.cat([batch, batch])
+
+
+def _check_batch(given: object, name: str) -> Tensor:
+    if not isinstance(given, Tensor):
         raise CannotPack(
-            f"the example is {type(example[0]).__name__}; give a torch tensor, such as "
+            f"the {name} is {type(given).__name__}; give a torch tensor, such as "
             "torch.from_numpy(x)"
         )
-    batch = example[0].detach().cpu()
-    if str(batch.dtype).removeprefix("torch.") not in INPUT_DTYPES:
+    batch = given.detach().cpu()
+    if batch.dtype not in _DTYPES:
         raise CannotPack(
-            f"the example has dtype {batch.dtype}; give float32 (x.float()) or uint8 values"
+            f"the {name} has dtype {batch.dtype}; give float32 (x.float()), uint8, or integer "
+            "indices"
         )
     if not 2 <= batch.dim() <= MAX_RANK + 1 or batch.numel() == 0:
         raise CannotPack(
-            f"the example has shape {list(batch.shape)}; give a batch [batch, ...] of at least one "
+            f"the {name} has shape {list(batch.shape)}; give a batch [batch, ...] of at least one "
             f"sample with 1 to {MAX_RANK} axes"
         )
-    # torch.export silently fixes the size of an axis that is 1.
-    return batch if batch.shape[0] > 1 else torch.cat([batch, batch])
+    return batch
+
+
+def _check_calibration(given: object, batch: Tensor) -> Tensor:
+    samples = _check_batch(given, "calibration")
+    if samples.shape[1:] != batch.shape[1:] or samples.dtype != batch.dtype:
+        raise CannotPack(
+            f"the calibration samples are {samples.dtype} {list(samples.shape)}, the example is "
+            f"{batch.dtype} {list(batch.shape)}; give samples like the example"
+        )
+    return samples
 
 
 def _check_range(given: tuple[float, float] | None, batch: Tensor) -> tuple[float, float]:
@@ -157,19 +239,32 @@ def _metadata(labels: Sequence[str] | None, info: Mapping[str, str] | None) -> d
 def _assemble(header: ProgramHeader, emitted: Sequence[Emitted]) -> tuple[bytes, bytes]:
     writer = DataWriter()
     records = []
-    for index, step in enumerate(emitted):
+    for step in emitted:
         record = step.operator.write(writer)
         code = OPERATOR_CODES[step.operator.kind]
-        records.append(replace(record, kind=code, source=index).to_bytes())
+        record = replace(record, kind=code, source=step.source, other=step.other)
+        records.append(record.to_bytes())
     return header.to_bytes() + b"".join(records), writer.to_bytes()
 
 
-def _lines(emitted: Sequence[Emitted]) -> tuple[str, ...]:
-    lines = []
+def _layers(emitted: Sequence[Emitted]) -> tuple[PackedLayer, ...]:
+    layers = []
     for step in emitted:
-        weight = step.operator.weight
-        if weight is not None:
-            before, after = 4 * weight.rows * weight.columns, weight.stored_bytes
-            name = f"{step.module or 'model'} ({step.operator.kind})"
-            lines.append(f"{name}: {before} => {after} bytes, {step.reason}")
-    return tuple(lines)
+        if step.choice is None:
+            continue
+        weight = step.choice.weight
+        count = weight.rows * weight.columns
+        layers.append(
+            PackedLayer(
+                module=step.module,
+                kind=step.operator.kind,
+                format=weight.form.name,
+                bits=8 * weight.stored_bytes / count,
+                weights=count,
+                before_bytes=4 * count,
+                after_bytes=weight.stored_bytes,
+                huffman_bytes=step.choice.huffman_bytes,
+                reason=step.choice.reason,
+            )
+        )
+    return tuple(layers)

@@ -1,62 +1,129 @@
 """What the packer knows about a value while it walks a graph.
 
-An activation is the chain of nodes that leads to it. A comparison or a sign is three values (below,
-at, above a number), so that any spelling of a sign is judged by what it gives at 0.
+An activation is the node that gives it. A comparison or a sign is a staircase of its source: its
+values at and between a few numbers, so that any spelling of a sign is judged by what it gives at 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from whit.errors import CannotPack
-from whit.packing.graph_nodes import Node, StepNode
+from whit.packing.graph_nodes import ElementwiseNode, Node
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """The activation after ``nodes``; ``dtype`` as torch sees it."""
+    """The activation that ``node`` gives.
 
-    nodes: tuple[Node, ...]
-    shape: tuple[int, ...]
+    Args:
+        node: where it comes from; its shape is that of one sample.
+        batch: the symbol of the batch size.
+        dtype: as torch sees it.
+        leading: whether the first axis of a sample (members) stands before the batch in torch.
+        difference: of q - x, as straight-through estimators write it: q and x.
+    """
+
+    node: Node
     batch: object
     dtype: torch.dtype
+    leading: bool = False
+    difference: tuple["Data", "Data"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one sample."""
+        return self.node.shape
+
+    def axis(self, dim: int, call: "Call") -> int:
+        """Return the axis of a sample that torch calls ``dim``.
+
+        Raises:
+            CannotPack: it is the batch axis.
+        """
+        rank = len(self.shape) + 1
+        dim = dim % rank
+        batch = 1 if self.leading else 0
+        if dim == batch:
+            raise call.refuse("it works along the batch axis; each sample must be alone")
+        return dim - 1 if dim > batch else dim
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Three values of a comparison of ``source`` with ``center``: below, at, above."""
+    """A staircase of ``source``.
+
+    Args:
+        source: what is compared.
+        centers: ascending numbers c_1..c_k.
+        values: [2 k + 1]: below c_1, at c_1, between c_1 and c_2, at c_2, ..., above c_k.
+        name: of the operator that made it.
+    """
 
     source: Data
-    center: float
+    centers: tuple[float, ...]
     values: Tensor
     name: str
 
+    def spread(self, centers: tuple[float, ...]) -> Tensor:
+        """Return the values on a finer staircase with more centers."""
+        positions = [self._position(center) for center in centers]
+        between = [0, *(p if p % 2 == 0 else p + 1 for p in positions)]
+        found = [between[0]]
+        for position, above in zip(positions, between[1:], strict=True):
+            found += [position, above]
+        return self.values[found]
+
+    def _position(self, number: float) -> int:
+        below = sum(center < number for center in self.centers)
+        return 2 * below + (1 if number in self.centers else 0)
+
 
 def materialize(step: Step, module: str, operator: str) -> Data:
-    """Turn three values into a node.
+    """Turn a staircase into a node.
 
     Raises:
-        CannotPack: the values at, below and above the center are three, as of torch.sign.
+        CannotPack: all of its values are the same, or they rise and fall.
     """
-    below, at, above = (float(value) for value in step.values)
-    if at not in (below, above) or below == above:
+    values = step.values.to(torch.float32)
+    if bool((values == values[0]).all()):
         raise CannotPack(
-            f"{step.name} gives {below:g}, {at:g}, {above:g} below, at and above "
-            f"{step.center:g}; a binary activation has two values (torch.sign(0) is 0): write "
-            "torch.where(x >= 0, 1.0, -1.0)",
+            f"{step.name} gives {float(values[0]):g} everywhere; write a comparison that can "
+            "become true",
             module,
             step.name or operator,
         )
+    if not bool((values.diff() >= 0).all() or (values.diff() <= 0).all()):
+        raise CannotPack(
+            f"{step.name} rises and falls again ({values.tolist()} below, at and above "
+            f"{list(step.centers)}); the format holds steps in one direction",
+            module,
+            step.name or operator,
+        )
+    centers = torch.tensor(step.centers, dtype=torch.float32)
+
+    def apply(x: Tensor) -> Tensor:
+        below = torch.searchsorted(centers, x.contiguous())
+        at = centers[below.clamp_max(len(centers) - 1)] == x
+        return values[2 * below + at.to(torch.int64)]
+
     source = step.source
-    node = StepNode(module, source.shape, step.center, (below, at, above), step.name)
-    return Data((*source.nodes, node), source.shape, source.batch, step.values.dtype)
+    node = ElementwiseNode(
+        module=module,
+        shape=source.shape,
+        sources=(source.node,),
+        apply=apply,
+        name=step.name,
+        discrete=True,
+    )
+    return replace(source, node=node, dtype=step.values.dtype, difference=None)
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One ATen call on one activation."""
+    """One ATen call on one or more activations."""
 
     node: torch.fx.Node
     arguments: list[Any]
@@ -66,9 +133,16 @@ class Call:
 
     @property
     def data(self) -> Data:
-        """Return the activation among the arguments."""
-        found = next(value for value in self.arguments if isinstance(value, Data))
-        assert isinstance(found, Data)
+        """Return the first activation among the arguments."""
+        return self.activations[0]
+
+    @property
+    def activations(self) -> list[Data]:
+        """Return all activations among the arguments, those of lists included."""
+        found: list[Data] = []
+        for value in self.arguments:
+            items = value if isinstance(value, list) else [value]
+            found += [item for item in items if isinstance(item, Data)]
         return found
 
     def get(self, index: int, name: str, default: Any = None) -> Any:
@@ -81,23 +155,36 @@ class Call:
         """Return the error for this call."""
         return CannotPack(reason, self.module, self.name)
 
-    def shape(self) -> tuple[int, ...]:
+    def shape(self, leading: bool | None = None) -> tuple[int, ...]:
         """Return the result's shape of one sample, after a check of its batch axis."""
-        shape = self.node.meta["val"].shape
-        if len(shape) < 2 or not _same_size(shape[0], self.data.batch):
+        leading = self.data.leading if leading is None else leading
+        return self.shape_of(self.node.meta["val"], leading)
+
+    def shape_of(self, result: Tensor, leading: bool) -> tuple[int, ...]:
+        """Return the shape of one sample of a traced tensor, after a check of its batch axis."""
+        sizes = list(result.shape)
+        place = 1 if leading else 0
+        if len(sizes) < 2 or not _same_size(sizes[place], self.data.batch):
             raise self.refuse(
-                "its result does not keep the batch as its first axis; leading axes (members, "
-                "exits, time) cannot be packed in this version"
+                "its result does not keep the batch as its first axis; keep [batch, ...] and give "
+                "every sample its own output"
             )
-        if not all(isinstance(size, int) for size in shape[1:]):
+        sizes.pop(place)
+        if not all(isinstance(size, int) for size in sizes):
             raise self.refuse("a size beside the batch depends on the batch")
-        return tuple(int(size) for size in shape[1:])
+        return tuple(int(size) for size in sizes)
 
     def then(self, make: type[Node], **fields: Any) -> Data:
-        """Append a node."""
-        node = make(module=self.module, shape=self.shape(), **fields)
-        dtype = self.node.meta["val"].dtype
-        return Data((*self.data.nodes, node), node.shape, self.data.batch, dtype)
+        """Append a node behind the first activation."""
+        node = make(module=self.module, shape=self.shape(), sources=(self.data.node,), **fields)
+        return self.now(node)
+
+    def now(self, node: Node, leading: bool | None = None) -> Data:
+        """Return a node as the result of this call."""
+        leading = self.data.leading if leading is None else leading
+        found = self.node.meta["val"]
+        dtype = found.dtype if isinstance(found, Tensor) else torch.float32
+        return Data(node, self.data.batch, dtype, leading)
 
 
 def _same_size(size: object, batch: object) -> bool:

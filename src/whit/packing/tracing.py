@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from whit.errors import CannotPack
 from whit.parts.surgery import bake
@@ -30,6 +31,31 @@ def baked_copy(model: nn.Module) -> nn.Module:
         return bake(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
 
 
+class _FakeQuantisationInSteps(TorchFunctionMode):
+    """Write fake quantisation, which torch.export does not know, as multiply, round and clamp."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        names = ("input", "scale", "zero_point", "quant_min", "quant_max")
+        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        if func is torch.fake_quantize_per_tensor_affine:
+            return _fake_quantize(**given)
+        if func is torch.fake_quantize_per_channel_affine:
+            x, scale, zero, axis, low, high = args
+            shape = [-1 if k == axis % x.dim() else 1 for k in range(x.dim())]
+            return _fake_quantize(x, scale.reshape(shape), zero.reshape(shape), low, high)
+        return func(*args, **(kwargs or {}))
+
+
+def _fake_quantize(
+    input: Tensor, scale: Any, zero_point: Any, quant_min: int, quant_max: int
+) -> Any:
+    inverse = 1.0 / scale
+    low, high = quant_min - zero_point, quant_max - zero_point
+    return torch.clamp(torch.round(input * inverse), low, high) * scale
+
+
 def trace(baked: nn.Module, example: Tensor) -> Traced:
     """Export a baked model with a free batch axis.
 
@@ -42,7 +68,12 @@ def trace(baked: nn.Module, example: Tensor) -> Traced:
     """
     free = ({0: torch.export.Dim.DYNAMIC},)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+            warnings.catch_warnings(),
+            _FakeQuantisationInSteps(),
+        ):
             warnings.simplefilter("ignore")
             exported = torch.export.export(baked, (example,), dynamic_shapes=free, strict=False)
     except Exception as error:  # torch.export raises many unrelated classes

@@ -14,18 +14,19 @@ class OperatorCost:
         name: kind and position, for example "linear_2".
         kind: operator name of the closed list.
         weight_format: storage format, "" without a weight.
-        weight_bits: width of one weight as a multiplier sees it (1, 2, 32), 0 without a weight.
+        weight_bits: width of one weight as a multiplier sees it (1 to 32), 0 without a weight.
         weight_count: weights, zeros included.
         nonzero_weights: weights that are not 0.
         weight_bytes: stored bytes of the weights and their scales.
         constant_bytes: stored bytes of biases, thresholds and other constants.
-        activation_bits: width of one input number (1, 8, 32).
+        activation_bits: width of one input number (1, 8, 16, 32).
         output_bits: width of one output number.
         input_shape: shape of the input.
         output_shape: shape of the output.
         macs: multiply-accumulates, padding and zero weights included.
         effective_macs: multiply-accumulates of non-zero weights, padding included.
-        accumulation_length: products summed into one output (n), 0 without a weight.
+        accumulation_length: products summed into one output (n), 0 where nothing is multiplied.
+        conditional: True inside the body of a member, which runs for some inputs only.
     """
 
     name: str
@@ -43,6 +44,7 @@ class OperatorCost:
     macs: int
     effective_macs: int
     accumulation_length: int
+    conditional: bool = False
 
     @property
     def stored_bytes(self) -> int:
@@ -67,24 +69,26 @@ class OperatorCost:
 
 
 def count_cost(
-    index: int, operator: Operator, source: Activation, result: Activation, data_bytes: int
+    name: str, operator: Operator, source: Activation, result: Activation, data_bytes: int
 ) -> OperatorCost:
     """Count one operator.
 
     Args:
-        index: its position in the program.
+        name: its name in the program.
         operator: the operator.
         source: what it reads.
         result: what it writes.
         data_bytes: bytes of all of its constants in the data tensor.
     """
-    weight = operator.weight
-    positions = product(result.shape[1:]) if len(result.shape) > 1 else 1
+    weight = operator.matrix
+    # An embedding takes rows; nothing is multiplied.
+    multiplies = weight is not None and operator.kind != "embedding"
+    positions = result.elements // weight.rows if weight and multiplies else 0
     return OperatorCost(
-        name=f"{operator.kind}_{index}",
+        name=name,
         kind=operator.kind,
         weight_format=weight.form.name if weight else "",
-        weight_bits=weight.form.bits if weight else 0,
+        weight_bits=weight.bits if weight else 0,
         weight_count=weight.rows * weight.columns if weight else 0,
         nonzero_weights=weight.nonzero if weight else 0,
         weight_bytes=weight.stored_bytes if weight else 0,
@@ -95,5 +99,5 @@ def count_cost(
         output_shape=result.shape,
         macs=weight.rows * weight.columns * positions if weight else 0,
         effective_macs=weight.nonzero * positions if weight else 0,
-        accumulation_length=weight.columns if weight else 0,
+        accumulation_length=weight.columns if weight and multiplies else 0,
     )

@@ -1,7 +1,7 @@
 """A packed network that predicts: NumPy in, NumPy out, no torch."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,11 +12,24 @@ from numpy.typing import NDArray
 from whit.errors import ArtifactError, WhitError
 from whit.runtime.artifact import Artifact, parse_artifact, read_artifact
 from whit.runtime.backends import choose_binary_gemm
-from whit.runtime.costs import OperatorCost, count_cost
-from whit.runtime.data_section import DataReader, DataWriter
-from whit.runtime.layout import FLOAT, Activation, Record, parse_header, parse_records
-from whit.runtime.operators import OPERATOR_CODES, OPERATORS, Operator
-from whit.runtime.operators.contract import to_float
+from whit.runtime.costs import OperatorCost
+from whit.runtime.decoding import Step, decode_steps
+from whit.runtime.execution import Machine, live_sums, make_schedule
+from whit.runtime.labels import join_labels, split_labels
+from whit.runtime.layout import FLOAT, INTEGER_RANGES, Activation, parse_header
+from whit.runtime.operators import Operator
+from whit.runtime.operators.contract import NUMPY_DTYPES, to_float
+
+__all__ = [
+    "RESERVED_INFO",
+    "InputDescription",
+    "Program",
+    "Step",
+    "decode_program",
+    "join_labels",
+    "load",
+    "split_labels",
+]
 
 _CHUNK_BYTES = 8 << 20
 RESERVED_INFO = ("labels", "backend", "threads", "format_version")
@@ -31,22 +44,16 @@ class InputDescription:
     range: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class _Step:
-    operator: Operator
-    result: Activation
-    cost: OperatorCost
-
-
 class Program:
     """A network read from a .whit file; call it with a batch.
 
     Attributes:
         input: what it expects (shape, dtype, range).
-        output_shape: shape of one sample's output.
+        leading: 1 where the first axis of a sample's output counts members and stands before the
+            batch axis in what a call returns, else 0.
+        steps: the operators at their places in the graph, in an order in which they can run.
         labels: class names, empty when the file names none.
         info: task, spec and provenance as the file states them; the backend taken.
-        operators: one cost record per operator.
         backend: "native" or "reference", whichever was taken.
         threads: threads that the native kernels may use.
     """
@@ -56,68 +63,100 @@ class Program:
         header = parse_header(artifact.program)
         known = None if np.isnan(header.low) else (header.low, header.high)
         self.input = InputDescription(header.shape, header.dtype, known)
-        self._steps = _decode(artifact, Activation(header.shape, header.dtype))
+        self.leading = header.leading
+        self.steps, scope = decode_steps(artifact, header)
+        self._schedule = make_schedule(self.steps, scope)
         self.labels: tuple[str, ...] = split_labels(artifact.metadata.get("labels", ""))
         self.backend, self._product = choose_binary_gemm(backend, threads)
         self.threads = threads
         texts = {name: text for name, text in artifact.metadata.items() if name != "labels"}
-        texts |= {"format_version": "1", "backend": self.backend, "threads": str(threads)}
+        version = str(header.version)
+        texts |= {"format_version": version, "backend": self.backend, "threads": str(threads)}
         self.info: Mapping[str, str] = MappingProxyType(texts)
-        scratch = 1
-        source = self._source()
-        for step in self._steps:
-            bytes_moved = 4 * (source.elements + step.result.elements)
-            scratch = max(scratch, bytes_moved + step.operator.scratch_bytes(source))
-            source = step.result
-        self._chunk = max(1, _CHUNK_BYTES // scratch)
+        self._chunk = max(1, _CHUNK_BYTES // self._scratch_bytes())
+        self._operators = tuple(step.operator for step in self.steps)
+        self._narrowed: dict[int, tuple[Operator, ...]] = {}
 
     @property
     def operators(self) -> tuple[OperatorCost, ...]:
-        """Return the cost record of each operator, in order."""
-        return tuple(step.cost for step in self._steps)
+        """Return the cost record of each operator, in order; those inside members included."""
+        return tuple(step.cost for step in self.steps)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Return the shape of one sample's output."""
-        return self._steps[-1].result.shape if self._steps else self.input.shape
+        return self.steps[-1].result.shape if self.steps else self.input.shape
 
     @property
     def activation_peak_bytes(self) -> int:
-        """Return the largest input plus output of any operator for one sample, in bytes."""
-        return max((cost.activation_bytes for cost in self.operators), default=0)
+        """Return the most bytes of one sample's values that exist at once.
 
-    def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        While an operator runs, these are its inputs, its output and what later operators still
+        read, each number at its own width.
+        """
+        sums = live_sums(
+            self.steps, self._schedule, self._source.stored_bytes, lambda value: value.stored_bytes
+        )
+        return max(sums.values(), default=0)
+
+    def __call__(self, x: NDArray[Any], planes: int | None = None) -> NDArray[np.float32]:
         """Predict a batch.
 
         Args:
-            x: [batch, *input.shape], any batch size, numbers that fit ``input.dtype``.
+            x: [batch, *input.shape], any batch size, numbers that fit ``input.dtype``: finite
+                ones for float32, integers 0..255 for uint8, integers for int32. NaN is refused
+                here; where one arises inside of the network, every operator has its own rule.
+            planes: use no more than so many of the highest bit planes of each weight stored as
+                planes, 1 or more: coarser weights, the other formats unchanged. None uses all.
 
         Returns:
-            float32 [batch, *output_shape].
+            float32 [batch, *output_shape]; with ``leading`` 1 [members, batch, ...].
 
         Raises:
-            WhitError: wrong shape, wrong dtype, NaN or infinite numbers.
+            WhitError: wrong shape, wrong dtype, NaN or infinite numbers, an index beyond an
+                embedding, or planes is not a whole number from 1 up.
         """
+        machine = self._machine(planes)
         batch = self._check(x)
         output = np.empty((batch.shape[0], *self.output_shape), dtype=np.float32)
         with np.errstate(all="ignore"):
             for start in range(0, batch.shape[0], self._chunk):
-                value: NDArray[Any] = batch[start : start + self._chunk]
-                for step in self._steps:
-                    value = step.operator.run(value, self._product)
-                output[start : start + self._chunk] = to_float(value)
-        return output
+                part = batch[start : start + self._chunk]
+                output[start : start + self._chunk] = to_float(machine.run(self._schedule, part))
+        return np.ascontiguousarray(output.swapaxes(0, 1)) if self.leading else output
 
     def trace(self, x: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return the output of every operator for a batch, signs as booleans (True is -1)."""
-        values: list[NDArray[Any]] = [self._check(x)]
-        with np.errstate(all="ignore"):
-            for step in self._steps:
-                values.append(step.operator.run(values[-1], self._product))
-        return values[1:]
+        """Return the value that each step outside of members gives for a batch.
 
+        Signs come as booleans (True is -1), whole numbers in the dtype of their domain.
+        """
+        values: list[NDArray[Any]] = []
+        with np.errstate(all="ignore"):
+            self._machine(None).run(self._schedule, self._check(x), values)
+        return values
+
+    @property
     def _source(self) -> Activation:
         return Activation(self.input.shape, self.input.dtype)
+
+    def _scratch_bytes(self) -> int:
+        """Return the most temporary bytes of one sample, values included."""
+        values = [self._source, *(step.result for step in self.steps)]
+        sums = live_sums(
+            self.steps, self._schedule, 4 * self._source.elements, lambda value: 4 * value.elements
+        )
+        extra = [step.operator.scratch_bytes(values[step.source]) for step in self.steps]
+        return max((total + extra[index] for index, total in sums.items()), default=1)
+
+    def _machine(self, planes: int | None) -> Machine:
+        if planes is None:
+            return Machine(self.steps, self._operators, self._product)
+        if isinstance(planes, bool) or not isinstance(planes, int | np.integer) or planes < 1:
+            raise WhitError(f"planes is {planes!r}; give a whole number of 1 or more, or None")
+        count = int(planes)
+        if count not in self._narrowed:
+            self._narrowed[count] = tuple(step.operator.narrowed(count) for step in self.steps)
+        return Machine(self.steps, self._narrowed[count], self._product)
 
     def _check(self, x: NDArray[Any]) -> NDArray[Any]:
         x = np.asarray(x)
@@ -129,7 +168,11 @@ class Program:
             )
         if x.ndim == 0 or x.shape[1:] != self.input.shape:
             raise WhitError(f"the input has shape {list(x.shape)}, expected {expected}")
-        if self.input.dtype == FLOAT:
+        return self._check_numbers(x)
+
+    def _check_numbers(self, x: NDArray[Any]) -> NDArray[Any]:
+        dtype = self.input.dtype
+        if dtype == FLOAT:
             if x.dtype.kind not in "fiu":
                 raise WhitError(f"the input has dtype {x.dtype}, expected float32 or integers")
             with np.errstate(over="ignore"):
@@ -137,9 +180,12 @@ class Program:
             if not np.isfinite(x).all():
                 raise WhitError("the input holds NaN or infinite numbers; give finite ones")
             return x
-        if x.dtype.kind not in "iu" or (x.size and (x.min() < 0 or x.max() > 255)):
-            raise WhitError(f"the input has dtype {x.dtype}, expected integers from 0 to 255")
-        return x.astype(np.uint8, copy=False)
+        low, high = INTEGER_RANGES[dtype]
+        if x.dtype.kind not in "iu" or (x.size and (x.min() < low or x.max() > high)):
+            raise WhitError(
+                f"the input has dtype {x.dtype}, expected integers from {low} to {high}"
+            )
+        return x.astype(NUMPY_DTYPES[dtype], copy=False)
 
 
 def load(path: str | Path, backend: str = "auto", threads: int = 1) -> Program:
@@ -165,57 +211,3 @@ def load(path: str | Path, backend: str = "auto", threads: int = 1) -> Program:
 def decode_program(content: bytes, backend: str = "auto", threads: int = 1) -> Program:
     """Decode the bytes of a .whit file; arguments and errors as in ``load``."""
     return Program(parse_artifact(content), backend, threads)
-
-
-def join_labels(labels: Sequence[str]) -> str:
-    """Join labels behind a separator that none of them holds; it is also the first character.
-
-    Raises:
-        WhitError: the labels use up every separator.
-    """
-    if not labels:
-        return ""
-    for separator in ",;|\t\n\x1f":
-        if not any(separator in label for label in labels):
-            return "".join(separator + label for label in labels)
-    raise WhitError("the labels hold every separator , ; | tab newline; simplify one of them")
-
-
-def split_labels(text: str) -> tuple[str, ...]:
-    """Undo ``join_labels``."""
-    return tuple(text[1:].split(text[0])) if text else ()
-
-
-def _decode(artifact: Artifact, source: Activation) -> list[_Step]:
-    reader, writer = DataReader(artifact.data), DataWriter()
-    steps: list[_Step] = []
-    try:
-        for index, record in enumerate(parse_records(artifact.program)):
-            begin = reader.position
-            operator = _read_operator(index, record, reader, source)
-            result = operator.result(source)
-            _check_canonical(index, record, operator, writer)
-            cost = count_cost(index, operator, source, result, reader.position - begin)
-            steps.append(_Step(operator, result, cost))
-            source = result
-    except MemoryError as error:
-        raise ArtifactError("the program asks for more memory than there is") from error
-    reader.finish()
-    if writer.to_bytes() != artifact.data:
-        raise ArtifactError("the data tensor is not in its canonical form")
-    return steps
-
-
-def _read_operator(index: int, record: Record, reader: DataReader, source: Activation) -> Operator:
-    kind = OPERATORS.get(record.kind)
-    if kind is None:
-        raise ArtifactError(f"record {index} has the unknown operator {record.kind}")
-    return kind.read(record, reader, source)
-
-
-def _check_canonical(index: int, record: Record, operator: Operator, writer: DataWriter) -> None:
-    """Write the operator again: unused fields that are not 0 cannot survive."""
-    written = operator.write(writer)
-    code = OPERATOR_CODES[operator.kind]
-    if replace(written, kind=code, source=index) != record:
-        raise ArtifactError(f"record {index} ({operator.kind}) holds values it does not use")

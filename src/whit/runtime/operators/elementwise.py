@@ -4,21 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
-from whit.runtime.layout import (
-    ABSENT,
-    CHANNEL,
-    FLOAT,
-    INTEGER,
-    NONE,
-    SCALAR,
-    SIGN,
-    Activation,
-    Record,
-)
+from whit.runtime.layout import FLOAT, NONE, SIGN, Activation, Record
 from whit.runtime.operators.contract import (
     Array,
     Floats,
@@ -30,8 +19,6 @@ from whit.runtime.operators.contract import (
     to_float,
     write_operand,
 )
-
-THRESHOLD_DTYPES = ("<f4", "<i1", "<i2", "<i4")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +56,7 @@ class Affine(Plain):
             second=second,
         )
 
-    def result(self, source: Activation) -> Activation:
+    def result(self, source: Activation, other: Activation | None = None) -> Activation:
         """Return float32 of the same shape."""
         for constants, granularity in (
             (self.scale, self.scale_granularity),
@@ -79,7 +66,7 @@ class Affine(Plain):
             expect(found == operand_count(granularity, source), f"{self.kind} does not fit")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm) -> Array:
+    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
         """Multiply, then add."""
         x = to_float(x)
         if self.scale is not None:
@@ -93,7 +80,7 @@ class Normalize(Affine):
 
     kind: ClassVar[str] = "normalize"
 
-    def run(self, x: Array, product: BinaryGemm) -> Array:
+    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
         """Subtract, then divide."""
         x = to_float(x)
         if self.shift is not None:
@@ -116,89 +103,36 @@ class Relu(Plain):
         """Append nothing."""
         return Record(0)
 
-    def result(self, source: Activation) -> Activation:
-        """Return the same shape; integers stay integers."""
-        return Activation(source.shape, INTEGER if source.domain == INTEGER else FLOAT)
+    def result(self, source: Activation, other: Activation | None = None) -> Activation:
+        """Return the same shape; integers keep their domain, signs become float32."""
+        return Activation(source.shape, FLOAT if source.domain == SIGN else source.domain)
 
-    def run(self, x: Array, product: BinaryGemm) -> Array:
+    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
         """Take the maximum with 0."""
-        x = x if x.dtype == np.int32 else to_float(x)
+        x = to_float(x) if x.dtype == np.bool_ else x
         return np.maximum(x, x.dtype.type(0))
 
 
 @dataclass(frozen=True)
-class Sign(Relu):
+class Sign(Plain):
     """y = +1 where x >= 0, else -1; so sign(0) = +1 and sign(NaN) = -1."""
 
     kind: ClassVar[str] = "sign"
 
-    def result(self, source: Activation) -> Activation:
-        """Return signs of the same shape."""
-        return Activation(source.shape, SIGN)
-
-    def run(self, x: Array, product: BinaryGemm) -> Array:
-        """Compare with 0."""
-        negative: Array = ~(to_float(x) >= 0)
-        return negative
-
-
-@dataclass(frozen=True, eq=False)
-class Threshold(Plain):
-    """y = +1 where x >= T, or where x <= T in flipped channels, else -1.
-
-    T is -inf (float) or the smallest integer of its type for a channel that is constant: +1, or
-    -1 when flipped. Integer thresholds compare integers, float32 thresholds compare float32.
-
-    Args:
-        thresholds: float32, int8, int16 or int32, [1] or one per channel.
-        flipped: booleans of the same shape, or None when no channel is flipped.
-    """
-
-    thresholds: Array
-    flipped: NDArray[np.bool_] | None = None
-    kind: ClassVar[str] = "threshold"
-
     @classmethod
     def read(cls, record: Record, reader: DataReader, source: Activation) -> Self:
-        """Rebuild from a record: ``first`` thresholds, ``second`` flip bits."""
-        expect(record.weight_format < len(THRESHOLD_DTYPES), "unknown threshold type")
-        expect(record.operand in (SCALAR, CHANNEL), "thresholds are one, or one per channel")
-        count = operand_count(record.operand, source)
-        reader.seek(record.first)
-        thresholds = reader.array(count, THRESHOLD_DTYPES[record.weight_format])
-        if record.second == ABSENT:
-            return cls(thresholds)
-        reader.seek(record.second)
-        return cls(thresholds, reader.bits(count))
+        """Rebuild from a record; there are no constants."""
+        return cls()
 
     def write(self, writer: DataWriter) -> Record:
-        """Append thresholds, then flip bits."""
-        dtype = self.thresholds.dtype.newbyteorder("<")
-        codes = {np.dtype(name): code for code, name in enumerate(THRESHOLD_DTYPES)}
-        first = writer.append(self.thresholds.astype(dtype).tobytes(), dtype.itemsize)
-        second = ABSENT
-        if self.flipped is not None:
-            packed = np.packbits(self.flipped, bitorder="little")
-            second = writer.append(packed.tobytes())
-        granularity = SCALAR if self.thresholds.size == 1 else CHANNEL
-        return Record(
-            0, weight_format=codes[dtype], operand=granularity, first=first, second=second
-        )
+        """Append nothing."""
+        return Record(0)
 
-    def result(self, source: Activation) -> Activation:
+    def result(self, source: Activation, other: Activation | None = None) -> Activation:
         """Return signs of the same shape."""
-        expect(self.thresholds.size in (1, source.shape[0]), "threshold does not fit")
-        integers = self.thresholds.dtype.kind == "i"
-        expect(not integers or source.domain == INTEGER, "integer thresholds on other numbers")
         return Activation(source.shape, SIGN)
 
-    def run(self, x: Array, product: BinaryGemm) -> Array:
-        """Compare each channel with its threshold."""
-        x = x if self.thresholds.dtype.kind == "i" else to_float(x)
-        shape = (-1,) + (1,) * (x.ndim - 2)
-        thresholds = self.thresholds.reshape(shape)
-        positive = x >= thresholds
-        if self.flipped is not None:
-            positive = np.where(self.flipped.reshape(shape), x <= thresholds, positive)
-        negative: Array = ~positive
+    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+        """Compare with 0."""
+        negative: Array = ~(to_float(x) >= 0)
         return negative

@@ -1,0 +1,7 @@
+/* The same numbers elsewhere. */
+static void $name(const $x *x, $x *y, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        y[i] = x[i];
+    }
+}

@@ -1,0 +1,109 @@
+"""Export of a packed network as an ONNX file of standard operators, checked right away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from whit.atomic_files import write_atomically
+from whit.errors import WhitError
+from whit.export.onnx_build import build
+from whit.export.onnx_check import Agreement, check, drawn_inputs
+from whit.export.onnx_model import model_of
+from whit.runtime import Program
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """An ONNX file and how it compares with the packed network.
+
+    Attributes:
+        path: the file.
+        nbytes: its size.
+        checked: inputs on which ONNX Runtime and the packed network were compared.
+        drawn: the inputs were drawn at random, because none were given.
+        largest_difference: largest absolute difference of an output.
+        same_classes: inputs of the same class; None when the output is no row of class scores.
+        beyond: inputs that differ by more than rounding, since a number lay on a threshold.
+        merged: integer layers that became QDQ patterns with their rounding.
+    """
+
+    path: Path
+    nbytes: int
+    checked: int
+    drawn: bool
+    largest_difference: float
+    same_classes: int | None
+    beyond: int
+    merged: int
+
+    def report(self) -> str:
+        """Return one line on the check."""
+        origin = " drawn inputs: give real ones" if self.drawn else " given inputs"
+        parts = [f"checked in ONNX Runtime on {self.checked}{origin}"]
+        parts.append(f"largest difference {self.largest_difference:.3g}")
+        if self.same_classes is not None:
+            parts.append(f"same class for {self.same_classes} of {self.checked}")
+        if self.beyond:
+            parts.append(f"{self.beyond} beyond rounding (a number lay on a threshold)")
+        return "; ".join(parts)
+
+
+def export_onnx(
+    program: Program, path: Path, inputs: NDArray[Any] | None = None, *, quantized: str = "qdq"
+) -> OnnxExport:
+    """Write a packed network as an ONNX file and compare both on the same inputs.
+
+    The file uses standard operators of opset 17 and has a free batch axis. Input and output are
+    those of the program: raw inputs in, float32 out. Integer weights are int8 (uint8 around 128
+    where x86 kernels could saturate) with DequantizeLinear, code books uint8 with Gather, binary16
+    weights stay binary16. Sparse weights are dense, and a `route` computes all of its members.
+
+    Args:
+        program: the network; from `whit.runtime.load`.
+        path: the file to write or replace; it appears only when the check passes.
+        inputs: raw samples [batch, *program.input.shape] to check on; 16 drawn ones when None.
+        quantized: "qdq": integer layers become DequantizeLinear, Conv or Gemm, QuantizeLinear,
+            which ONNX Runtime runs on integers, one unit apart from the file at rare roundings;
+            "exact": the integers of the file, in more operators.
+
+    Returns:
+        The file, its size and the result of the check.
+
+    Raises:
+        MissingExtra: onnx or onnxruntime is not installed.
+        WhitError: both disagree (the first operator that does is named), the inputs do not fit,
+            or the file cannot be written.
+    """
+    path = Path(path)
+    built = build(program, quantized)
+    model = model_of(program, built)
+    content = model.SerializeToString()
+    samples = drawn_inputs(program) if inputs is None else inputs
+    agreements: list[Agreement] = []
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(content)
+        agreements.append(check(program, built, model, partial, samples))
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, write)
+    except OSError as error:
+        raise WhitError(
+            f"'{path}' cannot be written ({error.strerror or error}). Choose another file."
+        ) from None
+    found = agreements[0]
+    return OnnxExport(
+        path=path,
+        nbytes=len(content),
+        checked=found.samples,
+        drawn=inputs is None,
+        largest_difference=found.largest_difference,
+        same_classes=found.same_classes,
+        beyond=found.beyond,
+        merged=len(built.merged),
+    )

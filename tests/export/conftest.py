@@ -1,0 +1,113 @@
+"""Programs built straight from operators, and their C source compiled and called."""
+
+import ctypes
+import itertools
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from whit.export import export_c
+from whit.runtime import decode_program
+from whit.runtime.artifact import build_artifact
+from whit.runtime.data_section import DataWriter
+from whit.runtime.layout import ProgramHeader
+from whit.runtime.operators import OPERATOR_CODES
+
+FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+COMPILERS = ["gcc", "clang"]
+
+
+def assemble(operators, shape, dtype="float32", leading=0, metadata=None):
+    """Return a program; each entry is an operator, or (operator, source[, other])."""
+    writer, records = DataWriter(), b""
+    for index, entry in enumerate(operators):
+        operator, *numbers = entry if isinstance(entry, tuple) else (entry, index)
+        source, other = (*numbers, 0)[:2]
+        record = operator.write(writer)
+        code = OPERATOR_CODES[operator.kind]
+        records += replace(record, kind=code, source=source, other=other).to_bytes()
+    header = ProgramHeader(len(operators), shape, dtype, leading=leading)
+    content = build_artifact(header.to_bytes() + records, writer.to_bytes(), metadata or {})
+    return decode_program(content, "reference")
+
+
+class CModel:
+    """An exported program as a shared library of each compiler."""
+
+    def __init__(self, program, folder, name="model"):
+        self.program, self.name = program, name
+        self.files = export_c(program, folder, name)
+        self._libraries = [self._build(compiler) for compiler in COMPILERS]
+
+    def _build(self, compiler):
+        if shutil.which(compiler) is None:
+            pytest.fail(f"{compiler} is not installed: apt-get install {compiler}")
+        target = self.files.source.with_suffix(f".{compiler}.so")
+        command = [compiler, *FLAGS, "-O2", "-shared", "-fPIC", str(self.files.source)]
+        result = subprocess.run(
+            [*command, "-o", str(target), "-lm"], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr + self.files.source.read_text()
+        return ctypes.CDLL(str(target))
+
+    def run(self, x):
+        """Return the outputs of both compilers, with the axes that the program gives."""
+        x = np.ascontiguousarray(x, dtype=self.program.input.dtype)
+        return [self._call(library, x) for library in self._libraries]
+
+    def codes(self, sample):
+        """Return what predict returns for one sample."""
+        sample = np.ascontiguousarray(sample, dtype=self.program.input.dtype)
+        output = np.zeros(self.program.output_shape, dtype=np.float32)
+        return [self._predict(library, sample, output) for library in self._libraries]
+
+    def function(self, name):
+        """Return a public function of each library."""
+        return [getattr(library, f"{self.name}_{name}") for library in self._libraries]
+
+    def _predict(self, library, sample, output):
+        predict = getattr(library, f"{self.name}_predict")
+        return predict(
+            sample.ctypes.data_as(ctypes.c_void_p), output.ctypes.data_as(ctypes.c_void_p)
+        )
+
+    def _call(self, library, x):
+        output = np.full((len(x), *self.program.output_shape), 7e7, dtype=np.float32)
+        for sample, target in zip(x, output, strict=True):
+            assert self._predict(library, sample, target) == 0
+        return output.swapaxes(0, 1) if self.program.leading else output
+
+
+def random_input(program, count=5, seed=0):
+    """Return finite inputs of the dtype of a program; indices stay below 4."""
+    random = np.random.default_rng(seed)
+    shape = (count, *program.input.shape)
+    if program.input.dtype == "float32":
+        return random.normal(size=shape).astype(np.float32)
+    return random.integers(0, 256 if program.input.dtype == "uint8" else 4, size=shape)
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Compare a program with its C source: bit for bit, or to 1e-5 of the largest."""
+
+    runs = itertools.count()  # a library that is loaded again from the same path is the old one
+
+    def compare(operators, shape, dtype="float32", exact=False, x=None, **options):
+        program = assemble(operators, shape, dtype, **options)
+        model = CModel(program, tmp_path / str(next(runs)))
+        x = random_input(program) if x is None else x
+        expected = program(x)
+        for found in model.run(x):
+            if exact:
+                np.testing.assert_array_equal(found, expected)
+            else:
+                finite = np.abs(expected[np.isfinite(expected)])
+                atol = 1e-5 * max(1e-3, finite.max(initial=0))
+                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
+        return model
+
+    return compare
