@@ -3,8 +3,8 @@
     .venv/bin/python docs/results_tables.py          rewrite
     .venv/bin/python docs/results_tables.py --check  say whether they are up to date (for a test)
 
-A table stands between `<!-- results:start -->` and `<!-- results:end -->`. Nobody types a number
-into it.
+A table stands between `<!-- results:start -->` and `<!-- results:end -->`, that of packed networks
+in docs/packing.md between `agreement` marks. Nobody types a number into it.
 """
 
 import json
@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 METHODS = ROOT / "src" / "whit" / "methods"
 PLACE = re.compile(r"(<!-- results:start -->\n).*?(<!-- results:end -->)", re.DOTALL)
+AGREEMENT = re.compile(r"(<!-- agreement:start -->\n).*?(<!-- agreement:end -->)", re.DOTALL)
 COMPARISONS = {
     "digits.jsonl": "whit compare digits --seed 100 --seeds 5",
     "mnist.jsonl": "whit run mnist --seed 100",
@@ -31,6 +32,13 @@ def main() -> int:
     for page, method in pages():
         old = page.read_text()
         new = PLACE.sub(lambda found, m=method: found[1] + tables(m) + found[2], old)
+        if new != old:
+            stale.append(str(page.relative_to(ROOT)))
+            if not check:
+                page.write_text(new)
+    for page in (ROOT / "docs" / "packing.md",):
+        old = page.read_text()
+        new = AGREEMENT.sub(lambda found: found[1] + agreement_table() + found[2], old)
         if new != old:
             stale.append(str(page.relative_to(ROOT)))
             if not check:
@@ -54,6 +62,31 @@ def tables(method: str | None) -> str:
         if path.exists():
             text += table(path, command, method) + "\n"
     return text.strip() + "\n" if text.strip() else ""
+
+
+def agreement_table() -> str:
+    """Return the table of packed networks that were run in four forms."""
+    rows = [json.loads(line) for line in (RESULTS / "packed_agreement.jsonl").open()]
+    lines = [
+        "| task | technique | file bytes | test inputs | same class: torch | C | ONNX "
+        "| C bit for bit | C: code + constants, arena |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        sections = row["c_sections"]
+        same = row["same_class_torch"], row["same_class_c"], row["same_class_onnx"]
+        shown = [f"{number:,}" for number in same]
+        torch_text = f"({shown[0]})" if row["int8"] else shown[0]
+        what = f"`{shortened(row['spec'])}`" + (", 8 bits" if row["int8"] else "")
+        exact = "yes" if row["c_bit_identical"] else "no" if row["integer"] else "float"
+        lines.append(
+            f"| `{row['task']}` | {what} | {row['stored_bytes']:,} | {row['samples']:,} "
+            f"| {torch_text} | {shown[1]} | {shown[2]} | {exact} "
+            f"| {sections['text']:,} + {sections['rodata']:,}, {row['c_arena_bytes']:,} |"
+        )
+    first = rows[0]["provenance"]
+    about = f"whit commit {first['commit'][:10]}, {first['cpu']}; `results/packed_agreement.jsonl`."
+    return "\n".join([about, "", *lines]) + "\n"
 
 
 def table(path: Path, command: str, method: str | None) -> str:

@@ -1,8 +1,19 @@
 """Every example runs as its own words say."""
 
+import ast
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
 import whit
+from whit.methods.low_bit.binarized_network import binarize
+from whit.parts.normalise import Normalise
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -15,5 +26,72 @@ def test_own_task_is_learnt():
         assert result.packed is not None
 
 
+def image_network(low_bit):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        Normalise(8.0, 8.0),
+        nn.Conv2d(1, 6, 3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(96, 20),
+        nn.ReLU(),
+        nn.Linear(20, 4),
+    )
+    if low_bit:
+        binarize(model)
+    if low_bit == "ternary":
+        for layer in (model[1], model[6], model[8]):
+            layer.parametrizations.weight.append(Hole())
+    return model.eval()
+
+
+class Hole(nn.Module):
+    def forward(self, weight):
+        return weight * (torch.arange(weight.numel()) % 3 > 0).reshape(weight.shape)
+
+
+def small_reader():
+    spec = importlib.util.spec_from_file_location("read_whit", EXAMPLES / "read_whit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("low_bit", ["", "binary", "ternary"])
+def test_a_strangers_reader_gives_the_same(low_bit, tmp_path):
+    images = torch.randint(0, 17, (32, 1, 8, 8), dtype=torch.uint8)
+    packed = whit.pack(image_network(low_bit), images)
+    path = packed.save(tmp_path / "model.whit")
+    expected = packed.program(images.numpy())
+    scale = np.abs(expected).max()
+    assert np.abs(small_reader().predict(path, images.numpy()) - expected).max() <= 1e-5 * scale
+
+
+def test_the_strangers_reader_runs_alone_and_reads_every_golden_chain(tmp_path):
+    golden = Path(__file__).parent / "golden"
+    for path in sorted(golden.glob("binary_version*.whit")):
+        known = np.load(path.with_suffix(".npz"))
+        np.save(tmp_path / "inputs.npy", known["inputs"])
+        command = [sys.executable, str(EXAMPLES / "read_whit.py"), path, tmp_path / "inputs.npy"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.split() == str(known["outputs"].argmax(-1)).split()
+
+
+def test_the_strangers_reader_is_independent_and_short():
+    text = (EXAMPLES / "read_whit.py").read_text()
+    tree = ast.parse(text)
+    modules = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or node.names[0].name]
+    }
+    assert modules == {"json", "pathlib", "struct", "sys", "zlib", "numpy"}
+    code = [line for line in text.split('"""', 2)[2].splitlines() if line.strip()]
+    assert len([line for line in code if not line.startswith("import ")]) <= 60
+
+
 def test_every_example_is_tested():
-    assert sorted(p.name for p in EXAMPLES.glob("*.py")) == ["own_task.py"]
+    assert sorted(p.name for p in EXAMPLES.glob("*.py")) == ["own_task.py", "read_whit.py"]

@@ -17,6 +17,9 @@ def test_every_row_of_schema_1_is_read(name):
     assert rows
     for row in rows:
         card = Scorecard.from_dict(row["scorecard"])
-        assert card.schema == 1 and card.as_dict() == row["scorecard"]
+        columns = card.as_dict()
+        assert card.schema == 1
+        assert {name: columns[name] for name in row["scorecard"]} == row["scorecard"]
+        assert all(columns[name] is None for name in columns.keys() - row["scorecard"].keys())
         assert Settings(**row["settings"]).as_dict() == row["settings"]
         assert row["provenance"]["dirty"] is False

@@ -113,3 +113,40 @@ def test_pack_replaces_another_file_only_when_told(whit, finished):
     assert Path("task.whit").read_bytes() == b"precious"
     assert whit("pack", run_folder(finished), "--force").exit_code == 0
     assert load("task.whit").labels == ("low", "high")
+
+
+def test_pack_can_round_to_8_bits(whit, finished):
+    folder = run_folder(finished)
+    plain = json.loads(whit("pack", folder, "-o", "plain.whit", "--json").stdout)
+    small = json.loads(whit("pack", folder, "-o", "small.whit", "--int8", "--json").stdout)
+    assert small["stored_bytes"] < plain["stored_bytes"]
+    assert [layer["format"] for layer in plain["layers"]] == ["float32", "float32"]
+    assert [layer["format"] for layer in small["layers"]] == ["int8", "int8"]
+    inputs = np.load("task-inputs.npy")
+    assert np.allclose(load("plain.whit")(inputs), load("small.whit")(inputs), atol=0.1)
+
+
+def test_pack_obeys_forced_and_forbidden_formats(whit, finished):
+    folder = run_folder(finished)
+    words = ["--int8", "--format", "0=planes", "--forbid", "codebook8", "--json"]
+    found = json.loads(whit("pack", folder, "-o", "forced.whit", *words).stdout)
+    assert [layer["format"] for layer in found["layers"]] == ["planes", "int8"]
+    text = whit("pack", folder, "-o", "report.whit").stdout
+    assert "0 (linear): 384 => 384 bytes, float32" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "0:planes"], "expected module=format"),
+        (["--format", "0=bits"], "bits"),
+        (["--format", "0=bit"], "there is no weight format 'bit'"),
+        (["--format", "head=bits"], "no module with a weight"),
+        (["--forbid", "float"], "there is no weight format 'float'"),
+    ],
+)
+def test_pack_says_what_is_wrong_with_a_format(whit, finished, words, message):
+    result = whit("pack", run_folder(finished), "-o", "wrong.whit", *words)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not Path("wrong.whit").exists()

@@ -14,7 +14,7 @@ from whit.runtime import decode_program
 from whit.runtime.artifact import build_artifact
 from whit.runtime.data_section import DataWriter
 from whit.runtime.layout import ProgramHeader
-from whit.runtime.operators import OPERATOR_CODES
+from whit.runtime.operators import OPERATOR_CODES, Affine, Concat, Flatten
 
 FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 COMPILERS = ["gcc", "clang"]
@@ -90,10 +90,25 @@ def random_input(program, count=5, seed=0):
     return random.integers(0, 256 if program.input.dtype == "uint8" else 4, size=shape)
 
 
+def agree(found, expected, exact):
+    """Compare bit for bit, or to 1e-5 of the largest."""
+    if exact:
+        np.testing.assert_array_equal(found, expected)
+    else:
+        finite = np.abs(expected[np.isfinite(expected)])
+        atol = 1e-5 * max(1e-3, finite.max(initial=0))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
+
+
+@pytest.fixture
+def program_of():
+    """Return ``assemble``."""
+    return assemble
+
+
 @pytest.fixture
 def check(tmp_path):
-    """Compare a program with its C source: bit for bit, or to 1e-5 of the largest."""
-
+    """Compare a program with its C source; ``exact`` asks for the same bits."""
     runs = itertools.count()  # a library that is loaded again from the same path is the old one
 
     def compare(operators, shape, dtype="float32", exact=False, x=None, **options):
@@ -102,12 +117,41 @@ def check(tmp_path):
         x = random_input(program) if x is None else x
         expected = program(x)
         for found in model.run(x):
-            if exact:
-                np.testing.assert_array_equal(found, expected)
-            else:
-                finite = np.abs(expected[np.isfinite(expected)])
-                atol = 1e-5 * max(1e-3, finite.max(initial=0))
-                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
+            agree(found, expected, exact)
         return model
+
+    return compare
+
+
+@pytest.fixture
+def check_branches(tmp_path):
+    """Compare many operators in one program, which saves compiler runs.
+
+    All read the value that ``before`` gives; their results lie one after another in the output.
+    """
+
+    def compare(before, branches, shape, dtype="float32", exact=False, x=None):
+        steps, ends = list(before), []
+        root = len(steps)
+        for branch in branches:
+            for place, operator in enumerate([*branch, Affine(None, None), Flatten()]):
+                steps.append((operator, len(steps) if place else root))
+            ends.append(len(steps))
+        joined = ends[0]
+        for end in ends[1:]:
+            steps.append((Concat(0), joined, end))
+            joined = len(steps)
+        program = assemble(steps, shape, dtype)
+        model = CModel(program, tmp_path)
+        x = random_input(program) if x is None else x
+        expected, found = program(x), model.run(x)
+        start = 0
+        for branch, end in zip(branches, ends, strict=True):
+            stop = start + program.steps[end - 1].result.elements
+            whole = exact(branch) if callable(exact) else exact
+            for output in found:
+                print(branch)  # shown when it fails
+                agree(output[:, start:stop], expected[:, start:stop], whole)
+            start = stop
 
     return compare

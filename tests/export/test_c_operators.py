@@ -73,9 +73,8 @@ def test_an_affine_without_constants_is_a_conversion(check, domain):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize(
-    "operator",
-    [
+def test_moving_and_choosing(check_branches, domain):
+    operators = [
         Relu(),
         Sign(),
         MaxPool2d((3, 2), (2, 1), (1, 1)),
@@ -85,21 +84,18 @@ def test_an_affine_without_constants_is_a_conversion(check, domain):
         Transpose((2, 0, 1)),
         Transpose((1, 2, 0)),
         Pad2d((1, 0, 2, 3), 1.0),
-        Pad2d((0, 2, 0, 1), -1.0),
+        Pad2d((0, 2, 0, 1), 7.0 if domain == "uint8" else -1.0),
         Reduce("max", (1, 2)),
         Reduce("max", (0,), keep=True),
-    ],
-)
-def test_moving_and_choosing(check, domain, operator):
-    if isinstance(operator, Pad2d) and domain == "uint8" and operator.value < 0:
-        operator = Pad2d(operator.pads, 7.0)
-    check([*DOMAINS[domain], operator], (3, 5, 7), exact=True)
+        Reduce("max", (0, 2)),
+    ]
+    branches = [[operator] for operator in operators]
+    check_branches(DOMAINS[domain], branches, (3, 5, 7), exact=True)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize(
-    "operator",
-    [
+def test_operators_that_read_floats(check_branches, domain):
+    operators = [
         LeakyRelu(floats(1)),
         LeakyRelu(floats(3)),
         Clamp(-0.5, 1.5),
@@ -110,21 +106,25 @@ def test_moving_and_choosing(check, domain, operator):
         Softmax(0),
         Softmax(2, log=True),
         Pad2d((1, 1, 1, 1), 0.3),
-    ],
-)
-def test_operators_that_read_floats(check, domain, operator):
-    check([*DOMAINS[domain], operator], (3, 5, 7))
+    ]
+    check_branches(DOMAINS[domain], [[operator] for operator in operators], (3, 5, 7))
 
 
-@pytest.mark.parametrize(
-    "function",
-    "sigmoid tanh silu gelu gelu_tanh elu hardsigmoid hardswish softplus abs square".split(),
-)
-def test_curves(check, function):
+CURVES = "sigmoid tanh silu gelu gelu_tanh elu hardsigmoid hardswish softplus abs square".split()
+
+
+def test_curves(check_branches):
     x = np.concatenate([np.linspace(-30, 30, 91), [0.0, -0.0, 3.0, -3.0]]).astype(np.float32)
-    alpha = 0.7 if function == "elu" else 1.0
-    check([Curve(function, alpha)], (19,), x=x.reshape(5, 19))
-    check([Sign(), Curve(function, alpha)], (19,))
+    branches = [[Curve(name, 0.7 if name == "elu" else 1.0)] for name in CURVES]
+    check_branches([], branches, (19,), x=x.reshape(5, 19))
+
+
+def test_curves_of_not_a_number(check_branches):
+    before = [Affine(np.array([np.inf], dtype=np.float32), None, SCALAR, NONE)]  # 0 * inf
+    x = np.array([[0.0, 1.0, -1.0]], dtype=np.float32)
+    operators = [Relu(), Clamp(-1.0, 1.0), LeakyRelu(floats(1)), Sign(), Reduce("max", (0,), True)]
+    branches = [[operator] for operator in operators] + [[Curve(name)] for name in CURVES]
+    check_branches(before, branches, (3,), x=x)
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -151,19 +151,15 @@ def test_two_values(check, kind, shape):
     check([*second, (kind(), 0, 1), (INT8, 2), (kind(), 2, 3), (kind(), 4, 4)], (3, 4, 5))
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("first", DOMAINS)
 @pytest.mark.parametrize("second", ["float32", "int8", "sign"])
-def test_concat(check, axis, first, second):
-    left = [*DOMAINS[first], Affine(None, None)][:1]
-    right = [*DOMAINS[second], Affine(None, None)][:1]
-    larger = Pad2d((1, 1, 1, 1), 1.0)
-    operators = [left[0], (right[0], 0)]
-    if axis == 0:
-        operators += [(Concat(0), 1, 2), (Concat(0), 3, 1) if first == second else Relu()]
-    else:
-        operators += [(Concat(axis), 1, 2), (larger, 3)]
-    check(operators, (3, 5, 7), exact=True)
+def test_concat(check, first, second):
+    left = [*DOMAINS[first], Affine(None, None)][0]
+    right = [*DOMAINS[second], Affine(None, None)][0]
+    joined = [(Concat(axis), 1, 2) for axis in range(3)]
+    flat = [(Flatten(), 3), (Flatten(), 4), (Flatten(), 5)]
+    ends = [(Concat(0), 6, 7), (Concat(0), 9, 8)]
+    check([left, (right, 0), *joined, *flat, *ends], (3, 5, 7), exact=True)
 
 
 def integer_sums(scale):
@@ -176,21 +172,20 @@ def integer_sums(scale):
     return [INT16, Linear(StoredWeight(FORMATS[9], values), None)]
 
 
-@pytest.mark.parametrize("dtype", ["f4", "i1", "i2", "i4"])
-@pytest.mark.parametrize("count", [1, 6])
 @pytest.mark.parametrize("flipped", [False, True])
-def test_thresholds_and_levels(check, dtype, count, flipped):
-    random = np.random.default_rng(count)
-    high = {"f4": 1000, "i1": 100, "i2": 20000, "i4": 10**6}[dtype]
-    thresholds = np.sort(random.integers(-high, high, (count, 3)), axis=1).astype(dtype)
-    flips = random.random(count) < 0.5 if flipped else None
-    if flips is not None:
-        flips[0] = True
-    check([*integer_sums(4), Threshold(thresholds[:, 0], flips)], (12,), exact=True)
-    ordered = thresholds
-    if flips is not None:
-        ordered = np.where(flips[:, None], thresholds[:, ::-1], thresholds)
-    check([*integer_sums(4), Levels(ordered, flips, -4, 3)], (12,), exact=True)
+def test_thresholds_and_levels(check_branches, flipped):
+    random, branches = np.random.default_rng(1), []
+    for dtype, high in {"f4": 1000, "i1": 100, "i2": 20000, "i4": 10**6}.items():
+        for count in (1, 6):
+            ordered = np.sort(random.integers(-high, high, (count, 3)), axis=1).astype(dtype)
+            flips = None
+            if flipped:
+                flips = random.random(count) < 0.5
+                flips[0] = True
+                ordered = np.where(flips[:, None], ordered[:, ::-1], ordered)
+            branches.append([Threshold(ordered[:, 1], flips)])
+            branches.append([Levels(ordered, flips, -4, 3)])
+    check_branches(integer_sums(4), branches, (12,), exact=True)
 
 
 @pytest.mark.parametrize("domain", ["uint8", "int8", "sign"])
@@ -215,27 +210,30 @@ def test_float_thresholds_with_every_special_number(check):
         check([*not_a_number, Levels(levels, flips, -2, 7)], (5, 5), x=x, exact=True)
 
 
-@pytest.mark.parametrize("limits", [(0, 255), (-128, 127), (-7, 7), (-32768, 32767), (3, 3)])
-def test_quantize_rounds_half_to_even_and_clamps(check, limits):
+LIMITS = [(0, 255), (-128, 127), (-7, 7), (-32768, 32767), (3, 3)]
+
+
+def test_quantize_rounds_half_to_even_and_clamps(check_branches):
     halves = np.arange(-600, 600, dtype=np.float32) / 2
     wide = np.array([1e30, -1e30, 70000.0, -70000.0, 32766.5, -32767.5, 1e-40, -0.0], "f4")
     x = np.concatenate([halves, wide])[None]
-    check([Quantize(0.0, 1.0, *limits)], (x.size,), x=x, exact=True)
-    check([Quantize(0.3, 1.7, *limits)], (x.size,), x=x, exact=True)
-    infinite = np.array([np.inf], dtype=np.float32)
-    operators = [Affine(infinite, None, SCALAR, NONE), Quantize(0.0, 1.0, *limits)]
-    check(operators, (x.size,), x=x, exact=True)
+    infinite = Affine(np.array([np.inf], dtype=np.float32), None, SCALAR, NONE)
+    branches = [[Quantize(0.0, 1.0, *limits)] for limits in LIMITS]
+    branches += [[Quantize(0.3, 1.7, *limits)] for limits in LIMITS]
+    branches += [[infinite, Quantize(0.0, 1.0, *limits)] for limits in LIMITS]
+    check_branches([], branches, (x.size,), x=x, exact=True)
 
 
-@pytest.mark.parametrize("exponent", [1, 20, 31, 62])
-@pytest.mark.parametrize("counts", [(1, 0), (1, 1), (6, 0), (6, 1), (1, 6), (6, 6)])
-def test_requantize(check, exponent, counts):
-    random = np.random.default_rng(exponent)
-    top = min(2**31 - 1, 1 << exponent)
-    multipliers = random.integers(0, top, counts[0]).astype(np.int32)
-    bias = random.integers(-(2**31), 2**31, counts[1]).astype(np.int32) if counts[1] else None
-    operators = [*integer_sums(100), Requantize(multipliers, bias, exponent, -100, 115)]
-    check(operators, (12,), exact=True, x=floats(50, 12))
+def test_requantize(check_branches):
+    branches = []
+    for exponent in (1, 20, 31, 62):
+        random = np.random.default_rng(exponent)
+        top = min(2**31 - 1, 1 << exponent)
+        for one, two in ((1, 0), (1, 1), (6, 0), (6, 1), (1, 6), (6, 6)):
+            multipliers = random.integers(0, top, one).astype(np.int32)
+            bias = random.integers(-(2**30), 2**30, two).astype(np.int32) if two else None
+            branches.append([Requantize(multipliers, bias, exponent, -100, 115)])
+    check_branches(integer_sums(100), branches, (12,), exact=True, x=floats(50, 12))
 
 
 @pytest.mark.parametrize("domain", ["uint8", "int8", "int16", "sign"])

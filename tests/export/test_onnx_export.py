@@ -172,6 +172,18 @@ def test_unknown_ways_and_folders_that_cannot_be_written_are_refused(tmp_path):
         export_onnx(classifier(), tmp_path / "file" / "toy.onnx")
 
 
+def test_a_version_that_does_not_take_the_model_is_said_in_words(tmp_path, monkeypatch):
+    import onnxruntime
+
+    def refuse(*args, **options):
+        raise ValueError("NOT_IMPLEMENTED")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(WhitError, match="does not take the model .NOT_IMPLEMENTED.*newer"):
+        export_onnx(classifier(), tmp_path / "toy.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)

@@ -387,6 +387,37 @@ def test_onnx_runtime_takes_the_pattern_as_integer_kernels(tmp_path):
     assert "QGemm" in kernels
 
 
+def test_a_maximum_may_stand_before_the_requantize():
+    network = integer_network()
+    network[2], network[3] = network[3], network[2]
+    program = program_of(network, (4, 8, 8))
+    built = build(program, "qdq")
+    assert built.merged == {3, 6}
+    written = [node.operator for node in built.graph.nodes]
+    assert written.index("QuantizeLinear") < written.index("MaxPool")
+    expected, found = both(program, 40)
+    assert np.abs(expected - found).max() <= 0.02 * np.abs(expected).max()
+    assert np.array_equal(both(program, 40, "exact")[0], both(program, 40, "exact")[1])
+
+
+def test_the_check_looks_inside_of_patterns(tmp_path, monkeypatch):
+    from whit.errors import WhitError
+    from whit.export import onnx_build
+
+    network = integer_network()
+    network[2], network[3] = network[3], network[2]
+    program = program_of(network, (4, 8, 8))
+    assert export_onnx(program, tmp_path / "right.onnx", inputs_for(program, 40)).merged == 2
+    right = onnx_build.write_max_pool2d
+    monkeypatch.setattr(
+        onnx_build,
+        "write_max_pool2d",
+        lambda graph, operator, x, result: right(graph, replace(operator, size=(1, 1)), x, result),
+    )
+    with pytest.raises(WhitError, match="something else is requantize_3"):
+        export_onnx(program, tmp_path / "wrong.onnx", inputs_for(program, 40))
+
+
 def test_exact_halves_are_never_left_to_the_pattern():
     """A power of two as the factor makes halves common: half up there, half to even in QDQ."""
     steps = [

@@ -1,3 +1,4 @@
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,30 @@ def test_a_packable_model_has_every_number():
     assert unknown == set(row["reasons"])
     assert unknown & set(NUMERIC_COLUMNS) == {"latency_ms", "latency_iqr_ms"}
     assert about.test.reads == 1
+
+
+def test_the_layers_of_the_file_are_listed():
+    row = measure(model(), subject(), Charge(100, 1.5, 1000, 0)).scorecard.as_dict()
+    assert [layer["module"] for layer in row["layers"]] == ["0", "2"]
+    first = row["layers"][0]
+    assert (first["kind"], first["format"], first["bits"]) == ("linear", "float32", 32.0)
+    assert (first["weights"], first["before_bytes"], first["after_bytes"]) == (48, 192, 192)
+    assert "float32" in first["reason"]
+    assert Scorecard.from_dict(json.loads(json.dumps(row))).layers == row["layers"]
+
+
+def test_the_agreement_of_a_group_is_that_of_its_combined_output():
+    from dataclasses import replace
+
+    from whit.parts.group import Group
+
+    group = Group([model(), model()])
+    about = replace(
+        subject(),
+        predict=lambda network, split: network(split.inputs[0]).mean(0).detach(),
+        combine=lambda output: output.mean(0),
+    )
+    assert measure(group, about, Charge(1, 1.0, 1, 0)).scorecard.packed_agreement == 1.0
 
 
 def test_the_scores_are_those_of_the_splits():

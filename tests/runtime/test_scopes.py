@@ -77,7 +77,7 @@ BAD = {
     "has 4294967295 records": [[relu(0), member(2**32 - 1), relu(2), route(1)]],
     "has no route": [
         [relu(0), member(1), relu(2)],
-        [relu(0), member(2), relu(2), member(1), relu(4), route(1)][:4],
+        [relu(0), member(3), relu(2), member(1, 2), relu(4), route(1)],
     ],
     "stands between members": [[relu(0), member(1), relu(2), relu(0), route(1)]],
     "before it stand 1": [[relu(0), member(1), relu(2), route(2)]],

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ TARGETS = ("c", "onnx")
 
 
 @guarded
-def export(
+def export(  # noqa: PLR0913 - one parameter per option of the command
     file: PackedFile,
     to: Annotated[str, typer.Option("--to", help="c or onnx.")],
     output: Annotated[
@@ -36,7 +37,7 @@ def export(
         str | None, typer.Option("--name", help="Name of the files and of the C functions.")
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="ONNX: the integers of the file; slower than QDQ.")
+        bool, typer.Option("--exact", help="ONNX: exactly the integers of the file, not QDQ.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace another file.")] = False,
     as_json: AsJson = False,
@@ -98,6 +99,7 @@ def _export_onnx(
 ) -> None:
     from whit.export.onnx_export import export_onnx
 
+    _refuse_folder(target)
     with tempfile.TemporaryDirectory() as place:
         made = export_onnx(program, Path(place) / target.name, samples, quantized=quantized)
         (path,) = _moved([made.path], target.parent, force)
@@ -119,8 +121,7 @@ def _moved(files: Sequence[Path], folder: Path, force: bool) -> list[Path]:
 
     targets = [folder / file.name for file in files]
     for file, target in zip(files, targets, strict=True):
-        if target.is_dir():
-            raise WhitError(f"'{target}' is a folder. Choose another name with -o.")
+        _refuse_folder(target)
         if not force and target.exists() and target.read_bytes() != file.read_bytes():
             raise WhitError(
                 f"There is another file already: {target} ({target.stat().st_size:,} bytes). "
@@ -129,13 +130,19 @@ def _moved(files: Sequence[Path], folder: Path, force: bool) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, target in zip(files, targets, strict=True):
-            content = file.read_bytes()
-            write_atomically(target, lambda partial, content=content: partial.write_bytes(content))
+            write_atomically(target, partial(shutil.copyfile, file))
     except OSError as error:
         raise WhitError(
             f"'{folder}' cannot be written ({error.strerror}). Choose another place with -o."
         ) from None
     return targets
+
+
+def _refuse_folder(target: Path) -> None:
+    from whit.errors import WhitError
+
+    if target.is_dir():
+        raise WhitError(f"'{target}' is a folder. Choose another name with -o.")
 
 
 def _identifier(stem: str) -> str:

@@ -22,6 +22,7 @@ Threads = Annotated[int, typer.Option(help="Threads that the program may use.")]
 
 
 LARGEST_WHOLE = 2**53
+MOST_CALIBRATION_SAMPLES = 512
 
 
 @guarded
@@ -31,12 +32,25 @@ def pack_run(
         Path | None, typer.Option("--output", "-o", help="File to write; <task>.whit by default.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another file.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Round float32 layers to 8 bits, with ranges from training data.")
+    ] = False,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Force a weight format, like head=float32 or '*=planes'."),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None, typer.Option("--forbid", help="A weight format that is not used.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Pack the model of a finished run into a .whit file."""
+    from dataclasses import asdict
+
     import torch
 
     from whit.grammar import parse_call
+    from whit.measure.provenance import made_by
     from whit.packing.packer import pack
     from whit.result_folder import load_result
     from whit.spec_strings import spec, task
@@ -49,16 +63,53 @@ def pack_run(
         result.model,
         *example,
         labels=list(data.class_names) or None,
-        info={"task": result.task, "spec": technique.brief, "seed": str(result.seed)},
+        info={
+            "task": result.task,
+            "spec": technique.brief,
+            "seed": str(result.seed),
+            "made_by": made_by(),
+        },
         input_range=data.input_range,
+        force=_forced(formats or []),
+        forbid=forbid or (),
+        calibration=_calibration(data) if int8 else None,
     )
     output = output or Path(f"{parse_call(result.task).name}.whit")
     _save(packed, output, force)
     if as_json:
-        show_json({"file": str(output), "stored_bytes": packed.nbytes, "spec": result.spec})
+        layers = [asdict(layer) for layer in packed.layers]
+        size = packed.nbytes
+        show_json(
+            {"file": str(output), "stored_bytes": size, "spec": result.spec, "layers": layers}
+        )
         return
     print(packed.report())
     print(f"Saved: {output} ({output.stat().st_size:,} bytes)")
+
+
+def _forced(texts: list[str]) -> dict[str, str]:
+    from whit.errors import WhitError
+
+    forced = {}
+    for text in texts:
+        module, equals, name = text.partition("=")
+        if not equals or not module or not name:
+            raise WhitError(
+                f"--format was given '{text}'; expected module=format, such as head=float32, or "
+                "'*=int8' for every other layer."
+            )
+        forced[module] = name
+    return forced
+
+
+def _calibration(data: Any) -> Any:
+    """Return up to 512 raw training samples, evenly spread."""
+    import torch
+
+    count = len(data.train)
+    index = torch.arange(0, count, max(1, count // MOST_CALIBRATION_SAMPLES))
+    (inputs,) = data.train.batch(index[:MOST_CALIBRATION_SAMPLES]).inputs
+    return inputs
 
 
 @guarded

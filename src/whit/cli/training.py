@@ -106,6 +106,9 @@ def compare(  # noqa: PLR0913 - one parameter per option of the command
     save_to: Annotated[Path, typer.Option(help="Folder for the recommended model.")] = Path("."),
     tolerance: Tolerance = 0.01,
     again: Again = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show bits and bytes of every layer as well.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare techniques with the plain control; write the recommended model as <task>.whit."""
@@ -122,16 +125,18 @@ def compare(  # noqa: PLR0913 - one parameter per option of the command
     if as_json:
         show_json({**table.as_dict(), "files": saved.files, "replaced": saved.replaced})
     else:
-        _print_comparison(table, saved)
+        _print_comparison(table, saved, layers)
     if table.failed and len(table.failed) == len(table.rows) - 1:
         reasons = "; ".join(f"{row.label}: {row.failed.rstrip('.')}" for row in table.failed)
         fail(f"No technique but the control could be carried out. {reasons}.")
 
 
-def _print_comparison(table: Comparison, saved: Saved) -> None:
-    from whit.reporting.table import comparison_view
+def _print_comparison(table: Comparison, saved: Saved, layers: bool) -> None:
+    from whit.reporting.table import comparison_layers, comparison_view
 
     _console().print(comparison_view(table))
+    if layers:
+        _console().print(comparison_layers(table))
     print(f"Results: {Path(table.out) / 'results.jsonl'}")
     if not saved.files:
         print("Nothing was saved: the recommended model has no packed file (see the notes above).")

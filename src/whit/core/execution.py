@@ -19,7 +19,7 @@ from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.core.technique import Technique
 from whit.errors import SettingsError, TaskError
-from whit.measure.provenance import provenance, run_identity
+from whit.measure.provenance import made_by, provenance, run_identity
 from whit.measure.scorecard import Subject, measure
 
 
@@ -169,7 +169,13 @@ def _measured(result: Result, trained: Trained) -> Result:
         example=example,
         labels=data.class_names,
         input_range=data.input_range,
-        info={"task": task.name, "spec": run.technique.brief, "seed": result.seed},
+        info={
+            "task": task.name,
+            "spec": run.technique.brief,
+            "seed": result.seed,
+            "made_by": made_by(),
+        },
+        combine=task.combined_output,
     )
     charge = replace(run.meter.charge(), exchanged_bytes=run.device.exchanged_bytes)
     measured = measure(result.model, subject, charge)

@@ -2,6 +2,7 @@
 
 from math import prod
 
+from whit.export.c_memory import short_name
 from whit.export.c_step import StepWriter, four_axes, strides_of
 from whit.export.c_text import float_literal, int_list
 from whit.runtime.layout import FLOAT, SIGN
@@ -16,7 +17,7 @@ def write_transpose(step: StepWriter) -> None:
     if step.source.activation.domain == SIGN:
         kernel = step.unit.kernel("transpose_signs")
     else:
-        kernel = step.unit.kernel("transpose", f"transpose_{c_type}", x=c_type)
+        kernel = step.unit.kernel("transpose", f"transpose_{short_name(c_type)}", x=c_type)
     step.call(kernel, step.source.token, step.y, int_list(shape), int_list(stride))
 
 
@@ -29,7 +30,7 @@ def write_concat(step: StepWriter) -> None:
     if domain == SIGN:
         kernel = step.unit.kernel("concat_signs")
     else:
-        kernel = step.unit.kernel("concat", f"concat_{c_type}", x=c_type)
+        kernel = step.unit.kernel("concat", f"concat_{short_name(c_type)}", x=c_type)
     values = step.source, step.other
     x, z = (step.floats(value) if domain == FLOAT else value.token for value in values)
     step.call(kernel, x, z, step.y, outer, *blocks)
@@ -54,7 +55,9 @@ def write_reduce(step: StepWriter) -> None:
         return
     c_type = step.source.c_type
     or_nan = " || value != value" if c_type == "float" else ""
-    kernel = step.unit.kernel("reduce_max", f"reduce_max_{c_type}", x=c_type, or_nan=or_nan)
+    kernel = step.unit.kernel(
+        "reduce_max", f"reduce_max_{short_name(c_type)}", x=c_type, or_nan=or_nan
+    )
     step.call(kernel, step.source.token, step.y, *place)
 
 

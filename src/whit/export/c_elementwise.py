@@ -1,5 +1,6 @@
 """C code of the operators that treat every number, or every channel, alone."""
 
+from whit.export.c_memory import short_name
 from whit.export.c_step import StepWriter, channels_of, four_axes, strides_of
 from whit.export.c_text import float_literal, int_list
 from whit.runtime.layout import FLOAT, SIGN
@@ -42,7 +43,7 @@ def write_relu(step: StepWriter) -> None:
     if c_type == "uint8_t":
         copy_value(step, x, c_type, step.y)
         return
-    kernel = step.unit.kernel("relu", f"relu_{c_type}", x=c_type)
+    kernel = step.unit.kernel("relu", f"relu_{short_name(c_type)}", x=c_type)
     step.call(kernel, x, step.y, step.elements)
 
 
@@ -56,7 +57,7 @@ def write_sign(step: StepWriter) -> None:
         c_type, x = "float", step.floats(step.source)
     else:
         x = step.source.token
-    kernel = step.unit.kernel("sign", f"sign_{c_type}", x=c_type)
+    kernel = step.unit.kernel("sign", f"sign_{short_name(c_type)}", x=c_type)
     step.call(kernel, x, step.y, step.elements)
 
 
@@ -111,7 +112,7 @@ def copy_value(step: StepWriter, x: str, c_type: str, y: str) -> None:
     count = step.elements
     if step.source.activation.domain == SIGN:
         count = (count + 31) // 32
-    step.call(step.unit.kernel("copy", f"copy_{c_type}", x=c_type), x, y, count)
+    step.call(step.unit.kernel("copy", f"copy_{short_name(c_type)}", x=c_type), x, y, count)
 
 
 def _write_constants(step: StepWriter, parts: tuple[tuple[str, Floats | None, str], ...]) -> None:

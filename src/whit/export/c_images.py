@@ -1,5 +1,6 @@
 """C code of pooling and padding."""
 
+from whit.export.c_memory import short_name
 from whit.export.c_step import StepWriter
 from whit.export.c_text import float_literal, int_list
 from whit.runtime.layout import FLOAT, SIGN
@@ -12,7 +13,9 @@ def write_max_pool2d(step: StepWriter) -> None:
     else:
         c_type = step.source.c_type
         or_nan = " || value != value" if c_type == "float" else ""
-        kernel = step.unit.kernel("max_pool", f"max_pool_{c_type}", x=c_type, or_nan=or_nan)
+        kernel = step.unit.kernel(
+            "max_pool", f"max_pool_{short_name(c_type)}", x=c_type, or_nan=or_nan
+        )
     step.call(kernel, step.source.token, step.y, _pool_shape(step))
 
 
@@ -35,7 +38,7 @@ def write_pad2d(step: StepWriter) -> None:
     x = step.floats(step.source) if domain == FLOAT else step.source.token
     c_type = step.target.c_type
     number = float_literal(value) if domain == FLOAT else int(value)
-    kernel = step.unit.kernel("pad2d", f"pad2d_{c_type}", x=c_type)
+    kernel = step.unit.kernel("pad2d", f"pad2d_{short_name(c_type)}", x=c_type)
     step.call(kernel, x, step.y, shape, pads, number)
 
 

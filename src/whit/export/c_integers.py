@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from whit.export.c_memory import short_name
 from whit.export.c_step import StepWriter, channels_of
 from whit.export.c_text import C_TYPES, float_literal, int_literal
 
@@ -11,7 +12,7 @@ def write_threshold(step: StepWriter) -> None:
     c_type, x = step.numbers(step.source)
     thresholds, arrays = _thresholds(step)
     types = {"x": c_type, "t": C_TYPES[thresholds.dtype]}
-    name = f"threshold_{c_type}_{types['t']}"
+    name = "_".join(["threshold", *map(short_name, types.values())])
     split = channels_of(step.source.activation, thresholds.size)
     step.call(step.unit.kernel("threshold", name, **types), x, step.y, *arrays, *split)
 
@@ -22,7 +23,7 @@ def write_levels(step: StepWriter) -> None:
     operator = step.operator
     thresholds, arrays = _thresholds(step)
     types = {"x": c_type, "t": C_TYPES[thresholds.dtype], "y": step.target.c_type}
-    name = f"levels_{c_type}_{types['t']}_{types['y']}"
+    name = "_".join(["levels", *map(short_name, types.values())])
     channels, size = thresholds.shape
     split = channels_of(step.source.activation, channels)
     kernel = step.unit.kernel("levels", name, **types)
@@ -32,7 +33,7 @@ def write_levels(step: StepWriter) -> None:
 def write_quantize(step: StepWriter) -> None:
     """Write rounded and clamped integers."""
     operator, c_type = step.operator, step.target.c_type
-    kernel = step.unit.kernel("quantize", f"quantize_{c_type}", y=c_type)
+    kernel = step.unit.kernel("quantize", f"quantize_{short_name(c_type)}", y=c_type)
     scaling = float_literal(operator.shift), float_literal(operator.factor)
     limits = operator.low, operator.high
     x = step.floats(step.source)
@@ -44,7 +45,9 @@ def write_requantize(step: StepWriter) -> None:
     operator = step.operator
     c_type, x = step.numbers(step.source)
     types = {"x": c_type, "y": step.target.c_type}
-    kernel = step.unit.kernel("requantize", f"requantize_{c_type}_{types['y']}", **types)
+    kernel = step.unit.kernel(
+        "requantize", "_".join(["requantize", *map(short_name, types.values())]), **types
+    )
     multipliers = operator.multipliers.astype(np.int32)
     bias = np.zeros(1, dtype=np.int32) if operator.bias is None else operator.bias
     split = channels_of(step.source.activation, max(multipliers.size, bias.size))

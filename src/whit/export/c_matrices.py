@@ -4,14 +4,11 @@ from math import prod
 
 import numpy as np
 
-from whit.export.c_memory import words_of_bits
+from whit.export.c_memory import short_name, words_of_bits
 from whit.export.c_step import StepWriter
 from whit.export.c_weights import Rows, bit_words, weight_rows
 from whit.runtime.layout import FLOAT, INTEGER_RANGES, SIGN
 from whit.runtime.weights import StoredWeight
-
-_SHORT = {"float": "float", "int8_t": "int8", "uint8_t": "uint8", "int16_t": "int16"}
-_SHORT["int32_t"] = "int32"
 
 
 def write_linear(step: StepWriter) -> None:
@@ -20,7 +17,7 @@ def write_linear(step: StepWriter) -> None:
     positions = prod(step.shape[:-1])
     if _both_signs(step, weight):
         y = step.target.c_type
-        kernel = step.unit.kernel("linear_bits", f"linear_bits_{_SHORT[y]}", y=y)
+        kernel = step.unit.kernel("linear_bits", f"linear_bits_{short_name(y)}", y=y)
         words = step.unit.constant(f"w{step.index}_words", bit_words(weight))
         moved = positions > 1 and weight.columns % 32
         copy = step.temporary("uint32_t", words_of_bits(weight.columns)) if moved else "0"
@@ -96,7 +93,7 @@ def _write_conv_bits(step: StepWriter, weight: StoredWeight, groups: int) -> Non
     words = step.unit.constant(f"w{step.index}_words", bit_words(weight))
     patch = step.temporary("uint32_t", width)
     masked = operator.pad_value == 0 and operator.pad != (0, 0)
-    name = f"conv_bits_{'inside_' if masked else ''}{_SHORT[y]}"
+    name = f"conv_bits_{'inside_' if masked else ''}{short_name(y)}"
     if masked:
         product = "dot_bits_inside(patch, row, inside, columns)"
         inside = step.temporary("uint32_t", width)
@@ -126,7 +123,8 @@ def _row_kernel(
     y = step.target.c_type
     exact = y == "int32_t" or (rows.c_type != "float" and _sum_fits(step, weight))
     types = {"x": x_type, "w": rows.c_type, "y": y, "sum": "int32_t" if exact else "float"}
-    name = "_".join([snippet, *(_SHORT[c_type] for c_type in types.values())])
+    ending = "_exact" if y == "int32_t" else "_whole" if exact else ""
+    name = f"{snippet}_{short_name(x_type)}_{short_name(rows.c_type)}{ending}"
     return step.unit.kernel(snippet, name, **types)
 
 
@@ -164,5 +162,5 @@ def _finish(step: StepWriter, weight: StoredWeight, split: tuple[int, int, int])
 def _convert(step: StepWriter, c_type: str) -> str:
     if c_type == "float":
         return step.unit.kernel("copy", "copy_float", x="float")
-    name = f"{_SHORT[c_type]}_to_float"
+    name = f"{short_name(c_type)}_to_float"
     return step.unit.kernel("convert", name, x=c_type, y="float")

@@ -54,6 +54,11 @@ class Buffer:
         return place if ARENA_TYPES[self.arena] == self.c_type else f"({self.c_type} *)({place})"
 
 
+def short_name(c_type: str) -> str:
+    """Return a type as it stands in the names of kernels."""
+    return c_type.removesuffix("_t")
+
+
 def words_of_bits(count: int) -> int:
     """Return the 32-bit words that hold ``count`` bits."""
     return (count + 31) // 32

@@ -34,7 +34,7 @@ from whit.export.c_integers import (
 from whit.export.c_matrices import write_conv2d, write_embedding, write_linear
 from whit.export.c_routes import member_function, write_member_function, write_route
 from whit.export.c_step import StepWriter
-from whit.export.c_text import comment_text, wrap_call
+from whit.export.c_text import comment_text
 from whit.export.c_unit import Unit
 from whit.export.c_values import ALIASES, Value
 from whit.runtime.layout import FLOAT
@@ -150,7 +150,9 @@ class ProgramWriter:
 
     def _write_members(self, route: int) -> None:
         for number, member in enumerate(self._routes.get(route, []), start=1):
-            end = member + self._program.steps[member].operator.count
+            operator = self._program.steps[member].operator
+            assert isinstance(operator, Member)
+            end = member + operator.count
             body = self._block(member + 1, end + 1)
             own = self._values[member + 1]
             step = StepWriter(self._unit, end, None, self._values[end + 1], None, own)
@@ -163,6 +165,6 @@ def lay_out(lines: list[str]) -> str:
     for line in lines:
         depth -= line.startswith("}")
         label = re.match(r"(case \d+|default):", line) is not None
-        texts.append(wrap_call(line, "    " * (depth - label)))
+        texts.append("    " * (depth - label) + line)
         depth += line.endswith("{")
     return "\n".join(texts)

@@ -10,7 +10,7 @@ from whit.export.c_compile import c_sections
 from whit.export.c_header import header_text, label_function
 from whit.export.c_memory import ARENA_TYPES, ARENA_WIDTHS, place_buffers
 from whit.export.c_operators import ProgramWriter
-from whit.export.c_text import check_name, string_literal
+from whit.export.c_text import check_name, string_literal, wrap_call
 from whit.export.c_unit import Unit
 from whit.export.c_values import DOMAIN_TYPES, find_members, lay_out_values
 from whit.runtime.program import Program
@@ -90,7 +90,17 @@ def _source_text(program: Program, unit: Unit, name: str, body: str, sizes: dict
     sections = ["\n".join(memory + arenas), *unit.types.values(), *unit.constants, *code]
     text = "\n".join(section.rstrip("\n") + "\n" for section in sections if section)
     text = re.sub(r"@(\d+)@", lambda match: unit.buffers[int(match[1])].address, text)
-    return _opening(name, bool(_MATH.search(text))) + "\n" + text
+    return _opening(name, bool(_MATH.search(text))) + "\n" + _wrap_lines(text)
+
+
+def _wrap_lines(text: str) -> str:
+    """Break long lines of code; names and addresses have their length only now."""
+    lines = []
+    for line in text.splitlines():
+        code = not line.lstrip().startswith(("/*", '"'))
+        indent = line[: len(line) - len(line.lstrip())]
+        lines.append(wrap_call(line.lstrip(), indent) if code else line)
+    return "\n".join(lines) + "\n"
 
 
 def _opening(name: str, math: bool) -> str:

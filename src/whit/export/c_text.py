@@ -92,16 +92,19 @@ def string_literal(text: str) -> str:
 
 
 def wrap_call(line: str, indent: str) -> str:
-    """Break a long line of code behind a comma or a space."""
+    """Break a long line of code behind commas."""
     if len(indent) + len(line) <= _LINE:
         return indent + line
-    parts, current = [], indent
-    for word in re.findall(r"\S+\s*", line):
-        if len(current.rstrip()) + len(word.rstrip()) > _LINE and current.strip():
-            parts.append(current.rstrip())
-            current = indent + " " * 8
-        current += word
-    return "\n".join([*parts, current.rstrip()])
+    parts, current = [], ""
+    for piece in re.split(r"(?<=,) ", line):
+        if not current:
+            current = indent + piece
+        elif len(current) + 1 + len(piece) <= _LINE:
+            current += f" {piece}"
+        else:
+            parts.append(current)
+            current = f"{indent}        {piece}"
+    return "\n".join([*parts, current])
 
 
 def _lines(items: list[str]) -> list[str]:

@@ -42,7 +42,7 @@ from whit.export.onnx_steps import (
 )
 from whit.runtime import Program
 from whit.runtime.layout import INTEGER, Activation
-from whit.runtime.operators import Conv2d, Linear, Member, Requantize, Route
+from whit.runtime.operators import Conv2d, Linear, MaxPool2d, Member, Requantize, Route
 from whit.runtime.program import Step
 
 INPUT, OUTPUT = "input", "output"
@@ -89,13 +89,15 @@ class Built:
 
     Attributes:
         graph: nodes and constants.
-        values: value k of the program; None for sums that are inside a QDQ pattern.
-        merged: numbers of the steps that became a QDQ pattern together with the step before.
+        values: value k of the program; None inside a QDQ pattern.
+        merged: numbers of the requantize steps that became QDQ patterns with a matrix operator.
+        inside: numbers of all steps of such patterns but the first.
     """
 
     graph: Graph
     values: list[Value | None]
     merged: set[int] = field(default_factory=set)
+    inside: set[int] = field(default_factory=set)
 
 
 def build(program: Program, quantized: str) -> Built:
@@ -114,10 +116,10 @@ def build(program: Program, quantized: str) -> Built:
     if program.input.dtype == INTEGER:
         source = Value(INPUT, source.shape, INTEGER, "int32", source.limit)
     built = Built(Graph(), [source])
-    pairs = _sums_read_once(program.steps) if quantized == "qdq" else {}
+    chains = _chains(program.steps) if quantized == "qdq" else {}
     for number in range(len(program.steps)):
         built.graph.scope = program.steps[number].cost.name
-        _write_step(program.steps, number, built, pairs)
+        _write_step(program.steps, number, built, chains)
     built.graph.scope = OUTPUT
     last = _known(built, len(program.steps))
     tensor = built.graph.floats(last)
@@ -128,12 +130,14 @@ def build(program: Program, quantized: str) -> Built:
     return built
 
 
-def _write_step(steps: Sequence[Step], number: int, built: Built, pairs: dict[int, int]) -> None:
-    if number in built.merged:
+def _write_step(
+    steps: Sequence[Step], number: int, built: Built, chains: dict[int, tuple[int, ...]]
+) -> None:
+    if number in built.inside:
         return
     step, graph = steps[number], built.graph
     operator, x = step.operator, _known(built, step.source)
-    if number in pairs and _write_pair(steps, number, pairs[number], built):
+    if number in chains and _write_chain(steps, chains[number], built):
         return
     if isinstance(operator, Member):
         value = x
@@ -150,16 +154,24 @@ def _write_step(steps: Sequence[Step], number: int, built: Built, pairs: dict[in
     _put(built, number + 1, value)
 
 
-def _write_pair(steps: Sequence[Step], number: int, follower: int, built: Built) -> bool:
-    """Write a matrix operator and its requantize as one pattern, where that is possible."""
-    operator, requantize = steps[number].operator, steps[follower].operator
-    assert isinstance(operator, Linear | Conv2d) and isinstance(requantize, Requantize)
-    x = _known(built, steps[number].source)
-    both = write_quantized(built.graph, operator, requantize, x, steps[follower].result)
-    if both is None:
+def _write_chain(steps: Sequence[Step], chain: tuple[int, ...], built: Built) -> bool:
+    """Write a matrix operator up to its requantize as one pattern, where that is possible.
+
+    A requantize never decreases, so a maximum before it may as well be taken behind it.
+    """
+    first, last = steps[chain[0]], steps[chain[-1]]
+    assert isinstance(first.operator, Linear | Conv2d) and isinstance(last.operator, Requantize)
+    x, small = _known(built, first.source), Activation(first.result.shape, last.result.domain)
+    value = write_quantized(built.graph, first.operator, last.operator, x, small)
+    if value is None:
         return False
-    _put(built, follower + 1, both)
-    built.merged.add(follower)
+    for number in chain[1:-1]:
+        step = steps[number]
+        assert isinstance(step.operator, MaxPool2d)
+        value = write_max_pool2d(built.graph, step.operator, value, step.result)
+    _put(built, chain[-1] + 1, value)
+    built.merged.add(chain[-1])
+    built.inside.update(chain[1:])
     return True
 
 
@@ -189,21 +201,25 @@ def member_results(steps: Sequence[Step], route: int, members: int) -> list[int]
     return results
 
 
-def _sums_read_once(steps: Sequence[Step]) -> dict[int, int]:
-    """Return matrix step -> requantize step where nothing else reads the sums."""
+def _chains(steps: Sequence[Step]) -> dict[int, tuple[int, ...]]:
+    """Return, for matrix steps, the steps up to a requantize that alone read their exact sums."""
     readers: dict[int, list[int]] = {}
     for number, step in enumerate(steps):
         both = {step.source, step.other} if step.operator.inputs == 2 else {step.source}
         for value in both:
             readers.setdefault(value, []).append(number)
-    pairs = {}
+    found = {}
     for number, step in enumerate(steps):
         if not isinstance(step.operator, Linear | Conv2d) or step.result.domain != INTEGER:
             continue
-        found = readers.get(number + 1, [])
-        if len(found) == 1 and isinstance(steps[found[0]].operator, Requantize):
-            pairs[number] = found[0]
-    return pairs
+        chain = [number]
+        while len(readers.get(chain[-1] + 1, [])) == 1:
+            chain.append(readers[chain[-1] + 1][0])
+            if not isinstance(steps[chain[-1]].operator, MaxPool2d):
+                break
+        if isinstance(steps[chain[-1]].operator, Requantize):
+            found[number] = tuple(chain)
+    return found
 
 
 def _known(built: Built, number: int) -> Value:

@@ -67,6 +67,7 @@ def session_of(model: bytes | Path) -> Any:
 
     Raises:
         MissingExtra: the package onnxruntime is not installed.
+        WhitError: this version of it does not take the model.
     """
     try:
         import onnxruntime
@@ -76,7 +77,13 @@ def session_of(model: bytes | Path) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the errors of onnxruntime have no class in common
+        raise WhitError(
+            f"onnxruntime {onnxruntime.__version__} does not take the model ({error}). Install a "
+            "newer version, or report this with the .whit file."
+        ) from error
 
 
 def check(

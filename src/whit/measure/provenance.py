@@ -46,6 +46,12 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def made_by() -> str:
+    """Return program, version and commit in one line, for a packed file."""
+    commit = git_state().get("commit")
+    return f"whit {__version__}" + (f" ({str(commit)[:10]})" if commit else "")
+
+
 @cache
 def cpu_model() -> str:
     """Return the processor's name, "unknown" where the system does not tell."""

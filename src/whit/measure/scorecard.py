@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ _LATENCY_COLUMNS = ("latency_ms", "latency_iqr_ms", "latency_backend", "latency_
 _PACKED_COLUMNS = (
     *PACKED_COLUMNS,
     "macs_by_width",
+    "layers",
     "latency_backend",
     "latency_threads",
 )
@@ -52,6 +53,9 @@ class Scorecard:
         latency_iqr_ms: its spread between quartiles.
         latency_backend: that was timed.
         latency_threads: that it could use.
+        layers: of the packed file, one mapping for each weight: module, kind, format, bits (stored
+            ones for each weight, scales included), weights, before_bytes (as float32), after_bytes,
+            huffman_bytes (None where it makes no sense) and the reason for the format.
         packed_agreement: share of validation samples that file and model give the same class.
         train_macs: multiply-accumulates of all training.
         train_seconds: wall time of all training.
@@ -80,6 +84,7 @@ class Scorecard:
     latency_backend: str | None = None
     latency_threads: int | None = None
     packed_agreement: float | None = None
+    layers: list[dict[str, Any]] | None = None
     train_macs: int = 0
     train_seconds: float = 0.0
     train_peak_bytes: int | None = None
@@ -133,6 +138,7 @@ class Subject:
         labels: class names, may be empty.
         input_range: lowest and highest raw input value, if known.
         info: task, spec, seed and the like, stored in the file.
+        combine: output of members or exits -> one output per sample, as `predict` does it.
     """
 
     predict: Callable[[nn.Module, Any], Tensor]
@@ -144,6 +150,7 @@ class Subject:
     labels: tuple[str, ...] = ()
     input_range: tuple[float, float] | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    combine: Callable[[Tensor], Tensor] = torch.Tensor.float
 
 
 @dataclass(frozen=True)
@@ -254,6 +261,7 @@ def _packed_columns(
         "energy_compute_nj": cost.energy.compute_nj,
         "energy_memory_nj": cost.energy.memory_nj,
         "packed_agreement": agreement,
+        "layers": [asdict(layer) for layer in packed.layers],
     }
 
 
@@ -264,7 +272,8 @@ def _agreement(packed: Packed, subject: Subject, valid: Tensor) -> float | None:
     raw = subject.valid.inputs[0].numpy()
     same = 0
     for start in range(0, len(raw), 256):
-        output = np.asarray(packed.program(raw[start : start + 256]))
+        given = packed.program(raw[start : start + 256])
+        output = subject.combine(torch.from_numpy(given)).numpy()
         same += int((output.argmax(-1) == valid[start : start + 256].argmax(-1).numpy()).sum())
     return same / len(raw)
 

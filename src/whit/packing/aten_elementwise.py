@@ -35,6 +35,8 @@ _MIRRORED = {aten.ge: aten.le, aten.gt: aten.lt, aten.le: aten.ge, aten.lt: aten
 def unchanged(call: Call) -> Data:
     """Lower whatever keeps the numbers: copies, detach, casts to float32."""
     dtype = call.node.meta["val"].dtype
+    if call.data is not call.arguments[0]:
+        raise call.refuse("a constant takes the size of an activation; use the constant alone")
     if call.data.dtype.is_floating_point and not dtype.is_floating_point:
         raise call.refuse("numbers are cut to integers here; keep float32")
     if dtype in (torch.float64, torch.float16, torch.bfloat16):
@@ -64,8 +66,45 @@ def lower_clamp(call: Call) -> Data:
         low, high = None, call.get(1, "max")
     elif kind is aten.relu6:
         low, high = 0.0, 6.0
-    if isinstance(low, Tensor | Data) or isinstance(high, Tensor | Data):
-        raise call.refuse("clamp with tensors as limits; use numbers")
+    return clamped(call, _limit(low, call), _limit(high, call))
+
+
+def lower_extreme(call: Call) -> Data:
+    """Lower minimum and maximum of an activation and one number."""
+    numbers = [value for value in call.arguments if not isinstance(value, Data)]
+    if len(numbers) != 1:
+        raise call.refuse("only the minimum or maximum of an activation and a number can be packed")
+    limit = _limit(numbers[0], call)
+    return clamped(call, None, limit) if "minimum" in call.name else clamped(call, limit, None)
+
+
+def lower_where(call: Call, condition: Step, first: Any, second: Any) -> Data | None:
+    """Lower ``where(x > c, c, x)`` and its likes, that is clamp; None where it is another thing."""
+    x, other = (first, second) if isinstance(first, Data) else (second, first)
+    if not isinstance(x, Data) or isinstance(other, Data | Step) or len(condition.centers) != 1:
+        return None
+    center = torch.tensor(condition.centers[0], dtype=torch.float32)
+    value = torch.as_tensor(other, dtype=torch.float32)
+    below, _, above = (bool(held) == (x is first) for held in condition.values)
+    if condition.source.node is not x.node or value.numel() != 1 or float(value) != float(center):
+        return None
+    if below == above:
+        return None
+    limit = float(value)
+    solid = Call(call.node, [x], {}, call.module, call.name)
+    return clamped(solid, None, limit) if below else clamped(solid, limit, None)
+
+
+def _limit(value: Any, call: Call) -> float | None:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    if isinstance(value, Tensor | Data):
+        raise call.refuse("limits that are tensors of several numbers; use one number")
+    return None if value is None else float(value)
+
+
+def clamped(call: Call, low: float | None, high: float | None) -> Data:
+    """Return the first activation between two limits, None for no limit."""
     if low == 0 and high is None:
         return lower_relu(call)
     limits = torch.tensor(
@@ -130,8 +169,8 @@ def lower_curve(call: Call) -> Data:
             raise call.refuse("elu with scales (selu); use nn.ELU")
     if target.overloadpacket is aten.pow and rest != [2]:
         raise call.refuse("only the power 2 of an activation can be packed")
-    if function == "softplus" and [*rest, 1, 20][:2] != [1, 20] and rest[:1] != [1]:
-        raise call.refuse("softplus with a beta; use beta=1")
+    if function == "softplus" and (call.get(1, "beta", 1), call.get(2, "threshold", 20)) != (1, 20):
+        raise call.refuse("softplus with a beta or threshold; use nn.Softplus()")
     keywords = call.keywords
 
     def apply(x: Tensor) -> Tensor:

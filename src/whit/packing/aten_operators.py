@@ -30,6 +30,7 @@ HANDLERS: dict[Any, Callable[[Call], Any]] = {
         (aten.clamp, aten.hardtanh, aten.relu6, aten.clamp_min, aten.clamp_max),
         elementwise.lower_clamp,
     ),
+    **dict.fromkeys((aten.minimum, aten.maximum), elementwise.lower_extreme),
     **dict.fromkeys((aten.round, aten.floor, aten.ceil), elementwise.lower_round),
     **dict.fromkeys((aten.leaky_relu, aten.prelu), elementwise.lower_leaky_relu),
     **dict.fromkeys((aten.relu, aten.relu_), elementwise.lower_relu),

@@ -58,9 +58,11 @@ class Candidate:
     stored_bytes: int
 
     @property
-    def rank(self) -> tuple[int, bool, int, int]:
-        """Return what is compared: bytes, then integers first, then code, then fewer scales."""
-        return self.stored_bytes, not self.form.integers, self.code, self.scale.size
+    def rank(self) -> tuple[int, bool, bool, int, int]:
+        """Return what is compared: bytes, integers first, 2:4 first, code, fewer scales."""
+        # A mask of a 2:4 matrix takes the same bytes, but says less to a kernel.
+        free = self.form.layout.name != "two_four"
+        return self.stored_bytes, not self.form.integers, free, self.code, self.scale.size
 
     def weight(self) -> StoredWeight:
         """Return the matrix in this format."""
@@ -85,7 +87,7 @@ def choose_storage(
         never: names of formats to leave out.
 
     Returns:
-        The weight in the smallest format (of equals: integers, then the lowest code), and why.
+        The weight in the smallest format (of equals: integers, then 2:4, then the lowest code), and why.
 
     Raises:
         WhitError: a name is unknown, or none of the allowed formats holds these values.

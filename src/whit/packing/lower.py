@@ -5,6 +5,7 @@ Nodes without data are computed by torch itself; the others go to their handler.
 
 import operator
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from whit.errors import CannotPack
+from whit.packing.aten_elementwise import lower_where
 from whit.packing.aten_operators import HANDLERS, UNCHANGED
 from whit.packing.graph_nodes import InputNode, Node
 from whit.packing.subnetworks import Hidden, hide_subnetworks, lower_subnetwork
@@ -64,6 +66,8 @@ def _finish(node: torch.fx.Node, values: dict[str, Any]) -> Data:
     result = _resolve(outputs[0], values)
     if isinstance(result, Step):
         result = materialize(result, "", "output")
+    if isinstance(result, _Unknown):
+        raise result.error
     if not isinstance(result, Data):
         raise CannotPack("its output does not depend on its input")
     return result
@@ -112,6 +116,8 @@ def _on_data(call: Call, values: dict[str, Any]) -> Any:
     filled = _FILLED.get(str(getattr(node.target, "overloadpacket", "")).removeprefix("aten."))
     if filled is not None:
         return torch.tensor(filled)
+    if name == "type_as.default" and isinstance(call.arguments[0], Tensor):
+        return call.arguments[0].to(node.meta["val"].dtype)
     result = _continue_step(node, call.arguments, call.keywords) or _handle(call)
     if name.split(".")[0].endswith("_"):
         for changed in node.all_input_nodes[:1]:  # in place: the name now means the result
@@ -124,20 +130,40 @@ def _sizes(node: torch.fx.Node) -> bool:
     return isinstance(found, tuple | list) and not any(isinstance(part, Tensor) for part in found)
 
 
+@dataclass(frozen=True)
+class _Unknown:
+    """A constant that depends on the batch size; an error where an operator that we know reads it.
+
+    An operator that we do not know (an LSTM and its zero state) is the better thing to name.
+    """
+
+    error: CannotPack
+
+
 def _constant(
     node: torch.fx.Node, arguments: list[Any], keywords: dict[str, Any], module: str
 ) -> Any:
+    unknown = _unknown([*arguments, *keywords.values()])
+    if unknown is not None:
+        return unknown
     try:
         return node.target(*arguments, **keywords)  # type: ignore[operator]
-    except (TypeError, RuntimeError) as error:
-        raise CannotPack(
-            "a constant is computed from the batch size; use tensors that do not depend on it",
-            module,
-            str(node.target).removeprefix("aten."),
-        ) from error
+    except (TypeError, RuntimeError):
+        reason = "a constant is computed from the batch size; use tensors that do not depend on it"
+        name = str(node.target).removeprefix("aten.")
+        return _Unknown(CannotPack(reason, module, name))
+
+
+def _unknown(values: list[Any]) -> _Unknown | None:
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return next((item for item in flat if isinstance(item, _Unknown)), None)
 
 
 def _handle(call: Call) -> Any:
+    if call.name.startswith("where.") and isinstance(call.arguments[0], Step):
+        clamp = lower_where(call, *call.arguments[:3])
+        if clamp is not None:
+            return clamp
     arguments = [_solid(value, call) for value in call.arguments]
     packet: Any = getattr(call.node.target, "overloadpacket", None)
     plain_name = str(packet).removeprefix("aten.").rstrip("_")
@@ -146,6 +172,9 @@ def _handle(call: Call) -> Any:
     solid = Call(call.node, arguments, keywords, call.module, call.name)
     if handler is None or not solid.activations:
         raise call.refuse(_advice())
+    unknown = _unknown([*arguments, *keywords.values()])
+    if unknown is not None:
+        raise unknown.error
     if any(data.leading != solid.data.leading for data in solid.activations):
         raise call.refuse("members and single outputs meet here; combine the members before")
     return handler(solid)

@@ -2,14 +2,16 @@
 
 import copy
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from whit.errors import CannotPack
+from whit.packing.fake_quantisation import FakeQuantisationInSteps, fix_fake_quantisation
 from whit.parts.surgery import bake
 
 
@@ -28,32 +30,8 @@ def baked_copy(model: nn.Module) -> nn.Module:
     The model itself, its training flags and the random state stay as they are.
     """
     with torch.random.fork_rng(devices=[]):
-        return bake(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
-
-
-class _FakeQuantisationInSteps(TorchFunctionMode):
-    """Write fake quantisation, which torch.export does not know, as multiply, round and clamp."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        names = ("input", "scale", "zero_point", "quant_min", "quant_max")
-        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
-        if func is torch.fake_quantize_per_tensor_affine:
-            return _fake_quantize(**given)
-        if func is torch.fake_quantize_per_channel_affine:
-            x, scale, zero, axis, low, high = args
-            shape = [-1 if k == axis % x.dim() else 1 for k in range(x.dim())]
-            return _fake_quantize(x, scale.reshape(shape), zero.reshape(shape), low, high)
-        return func(*args, **(kwargs or {}))
-
-
-def _fake_quantize(
-    input: Tensor, scale: Any, zero_point: Any, quant_min: int, quant_max: int
-) -> Any:
-    inverse = 1.0 / scale
-    low, high = quant_min - zero_point, quant_max - zero_point
-    return torch.clamp(torch.round(input * inverse), low, high) * scale
+        baked = bake(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
+        return fix_fake_quantisation(baked)
 
 
 def trace(baked: nn.Module, example: Tensor) -> Traced:
@@ -67,12 +45,14 @@ def trace(baked: nn.Module, example: Tensor) -> Traced:
         CannotPack: torch.export fails, fixes the batch size, or the output is not one tensor.
     """
     free = ({0: torch.export.Dim.DYNAMIC},)
+    functions, modules = FakeQuantisationInSteps(), _Entered(baked)
     try:
         with (
             torch.no_grad(),
             torch.random.fork_rng(devices=[]),
             warnings.catch_warnings(),
-            _FakeQuantisationInSteps(),
+            modules,
+            functions,
         ):
             warnings.simplefilter("ignore")
             exported = torch.export.export(baked, (example,), dynamic_shapes=free, strict=False)
@@ -81,13 +61,49 @@ def trace(baked: nn.Module, example: Tensor) -> Traced:
         raise CannotPack(
             f"torch.export could not trace it with a free batch axis ({type(error).__name__}: "
             f"{first[0] if first else 'no message'}); make the forward call free of branches on "
-            "values and of fixed batch sizes"
+            "values and of fixed batch sizes",
+            modules.path,
+            functions.last if modules.running else "",
         ) from error
     return Traced(
         list(exported.graph_module.graph.nodes),
         _constants(exported),
         exported.graph_signature.user_inputs[0],
     )
+
+
+class _Entered(AbstractContextManager["_Entered"]):
+    """Know which modules are running, so that an error can name the innermost."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.running: list[str] = []
+        self._handles: list[Any] = []
+
+    @property
+    def path(self) -> str:
+        """Return the path of the innermost running module; "" for the model itself."""
+        return self.running[-1] if self.running else ""
+
+    def __enter__(self) -> "_Entered":
+        for path, module in self.model.named_modules():
+            enter = partial(_push, self.running, path)
+            leave = partial(_pop, self.running)
+            self._handles.append(module.register_forward_pre_hook(enter))
+            self._handles.append(module.register_forward_hook(leave))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _push(running: list[str], path: str, module: nn.Module, inputs: object) -> None:
+    running.append(path)
+
+
+def _pop(running: list[str], module: nn.Module, inputs: object, output: object) -> None:
+    running.pop()
 
 
 def _constants(exported: Any) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -239,14 +239,16 @@ def card_view(columns: dict[str, Any]) -> RenderableType:
     reasons = columns.get("reasons") or {}
     notes: list[str] = []
     for name, value in columns.items():
-        if name in ("reasons", "schema"):
+        if name in ("reasons", "schema") or (name == "layers" and value is not None):
             continue
         if value is None:
             mark = _mark(reasons.get(name, "not measured"), notes)
             table.add_row(name, Text(f"unknown, see {mark}"))
         else:
             table.add_row(name, _value(value))
-    return Group(table, *(Text(f"[{n}] {note}", style="dim") for n, note in enumerate(notes, 1)))
+    marked = (Text(f"[{n}] {note}", style="dim") for n, note in enumerate(notes, 1))
+    layers = columns.get("layers")
+    return Group(table, *marked, *([layers_view(layers)] if layers else []))
 
 
 def _value(value: object) -> str:
@@ -257,6 +259,41 @@ def _value(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{short(count)} {width}" for width, count in value.items()) or "none"
     return str(value)
+
+
+def layers_view(layers: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the weights of a packed file: bits and bytes, before => after, and why.
+
+    Args:
+        layers: as in the scorecard's column.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("layer", "format", "bits", "bytes", "Huffman"):
+        numbers = head in ("bits", "bytes", "Huffman")
+        table.add_column(head, no_wrap=True, justify="right" if numbers else "left")
+    table.add_column("why", overflow="fold")
+    for layer in layers:
+        huffman = layer["huffman_bytes"]
+        table.add_row(
+            f"{layer['module'] or 'model'} ({layer['kind']})",
+            layer["format"],
+            f"{layer['bits']:.3g}",
+            f"{layer['before_bytes']:,} => {layer['after_bytes']:,}",
+            "-" if huffman is None else f"{huffman:,}",
+            str(layer["reason"]).partition(": ")[2],
+        )
+    return table
+
+
+def comparison_layers(comparison: Comparison) -> RenderableType:
+    """Return the layers of each technique's best run, or why its model could not be packed."""
+    parts: list[RenderableType] = []
+    for row in comparison.rows:
+        parts.append(Text(shown_name(row.label), style="bold"))
+        layers = None if row.failed else row.best.columns.get("layers")
+        reason = row.failed or row.reasons.get("layers", "the run is of an older version")
+        parts.append(layers_view(layers) if layers else Text(f"not packed: {reason}"))
+    return Group(*parts)
 
 
 def listing(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -31,6 +31,7 @@ __all__ = [
     "split_labels",
 ]
 
+MAX_PLANES = 16
 _CHUNK_BYTES = 8 << 20
 RESERVED_INFO = ("labels", "backend", "threads", "format_version")
 
@@ -153,7 +154,7 @@ class Program:
             return Machine(self.steps, self._operators, self._product)
         if isinstance(planes, bool) or not isinstance(planes, int | np.integer) or planes < 1:
             raise WhitError(f"planes is {planes!r}; give a whole number of 1 or more, or None")
-        count = int(planes)
+        count = min(int(planes), MAX_PLANES)
         if count not in self._narrowed:
             self._narrowed[count] = tuple(step.operator.narrowed(count) for step in self.steps)
         return Machine(self.steps, self._narrowed[count], self._product)

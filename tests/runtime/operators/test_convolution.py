@@ -53,8 +53,9 @@ def test_signs_are_exact(run, options, pad_value, channels, name):
 
 
 @pytest.mark.parametrize("options", CONVOLUTIONS)
-@pytest.mark.parametrize("domain, pad_value", [("uint8", 0), ("uint8", 127), ("int8", -128),
-    ("int8", 0), ("int16", -7)])
+@pytest.mark.parametrize(
+    "domain, pad_value", [("uint8", 0), ("uint8", 127), ("int8", -128), ("int8", 0), ("int16", -7)]
+)
 @pytest.mark.parametrize("groups", [1, 2])
 def test_whole_numbers_are_exact(run, options, domain, pad_value, groups):
     limits = np.iinfo(domain)

@@ -158,6 +158,8 @@ SCORES, INPUT = Activation((3,), "float32"), Activation((4,), "float32")
     ("route", "message"),
     [
         (Route(0.5, (0, 0, 0, 0), 1, ((0,), (0,)), 0), "more classes"),
+        (Route(0.5, (), 256, ((0,),) * 257, 0), "256 groups"),
+        (Route(0.5, (), 0, ((0,), (256,)), 256), "256 members"),
         (Route(0.5, (0, 1), 1, ((0,), (0,)), 0), "group that does not exist"),
         (Route(0.5, (0, 1), 2, ((0,), (0,)), 0), "needs 3 strategies"),
         (Route(0.5, (), 0, ((0,),), 0), "needs 2 strategies"),

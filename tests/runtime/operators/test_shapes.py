@@ -37,7 +37,9 @@ def test_padding_keeps_domains_that_hold_the_number(run):
     assert run(Pad2d((1, 1, 1, 1), -1.0), x < 0, "sign")[0, 0, 0, 0]
     assert run(Pad2d((1, 1, 1, 1), 0.0), x < 0, "sign").dtype == np.float32
     whole = np.ones((1, 1, 2, 2), dtype=np.int8)
-    assert run(Pad2d((1, 0, 0, 0), -128.0), whole, "int8").tolist() == [[[[-128] * 2, [1, 1], [1, 1]]]]
+    assert run(Pad2d((1, 0, 0, 0), -128.0), whole, "int8").tolist() == [
+        [[[-128] * 2, [1, 1], [1, 1]]]
+    ]
     for value in (-129.0, 0.5, np.inf, np.nan):
         assert run(Pad2d((1, 0, 0, 0), value), whole, "int8").dtype == np.float32
     large = np.ones((1, 1, 1, 1), dtype=np.int32)

@@ -56,9 +56,7 @@ def test_levels_count_their_thresholds(thresholds, values, flip, step):
 
 
 def test_levels_of_channels_flipped_and_constant(run):
-    thresholds = np.array(
-        [[-1, 0, 1], [1, 0, -1], [-np.inf, -np.inf, np.inf]], dtype=np.float32
-    )
+    thresholds = np.array([[-1, 0, 1], [1, 0, -1], [-np.inf, -np.inf, np.inf]], dtype=np.float32)
     operator = Levels(thresholds, np.array([False, True, False]), 0, 2)
     x = np.array([[-2, -1, 0, 0.5, 3, np.nan]], dtype=np.float32)
     x = np.repeat(x[:, None], 3, axis=1)
@@ -68,8 +66,16 @@ def test_levels_of_channels_flipped_and_constant(run):
     assert run(operator, x).dtype == np.uint8
 
 
-@pytest.mark.parametrize("low, step, levels, domain", [(-1, 1, 2, "int8"), (0, 255, 1, "uint8"),
-    (-128, 1, 255, "int8"), (-128, 128, 255, "int16"), (0, 1, 255, "uint8")])
+@pytest.mark.parametrize(
+    "low, step, levels, domain",
+    [
+        (-1, 1, 2, "int8"),
+        (0, 255, 1, "uint8"),
+        (-128, 1, 255, "int8"),
+        (-128, 128, 255, "int16"),
+        (0, 1, 255, "uint8"),
+    ],
+)
 def test_levels_take_the_smallest_domain(run, low, step, levels, domain):
     thresholds = np.arange(levels, dtype=np.int16)[None]
     x = np.array([[-1, 0, 254, 300]], dtype=np.int16)

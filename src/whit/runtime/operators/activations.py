@@ -200,8 +200,10 @@ def _gelu(x: Floats, alpha: np.float32) -> Floats:
 
 
 def _gelu_tanh(x: Floats, alpha: np.float32) -> Floats:
-    inner = _GELU_TANH * (x + np.float32(0.044715) * x * x * x)
-    return np.float32(0.5) * x * (np.float32(1) + np.tanh(inner))
+    cube: Floats = x * x * x
+    inner: Floats = (x + np.float32(0.044715) * cube) * _GELU_TANH
+    raised: Floats = np.tanh(inner) + np.float32(1)
+    return x * np.float32(0.5) * raised
 
 
 def _elu(x: Floats, alpha: np.float32) -> Floats:

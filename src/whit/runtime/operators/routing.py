@@ -104,6 +104,8 @@ class Route(Plain):
         classes = source.elements
         expect(len(source.shape) == 1 and classes > 1, "route needs the scores of 2 classes")
         expect(len(self.group_of) <= classes, "route groups more classes than there are")
+        few = self.groups <= NO_GROUP and self.members < 1 << 8
+        expect(few, f"route has {self.groups} groups and {self.members} members, 255 are stored")
         known = all(group < self.groups or group == NO_GROUP for group in self.group_of)
         expect(known, "route names a group that does not exist")
         situations = self.groups + 1 if self.groups else 2

@@ -1,0 +1,130 @@
+"""One network in four forms: torch, NumPy, C and ONNX give the same classes on all test inputs.
+
+    whit compare digits --seed 100 --seeds 1 --out runs
+    whit run mnist "binarized_network()" --seed 100 --epochs 4 --out runs
+    python benchmarks/packed_agreement.py runs results/packed_agreement.jsonl
+
+Every finished run of the folder is packed, and once more rounded to 8 bits where it holds float32
+weights. One line a network: bytes, how many of the test inputs get the same class as in NumPy, and
+whether C gives the same bits. Labels are not looked at. A network of 8 bits is compared with torch
+for information only: torch computes the float network.
+"""
+
+import argparse
+import ctypes
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import whit
+from whit.errors import NoEffect
+from whit.export import c_sections, export_c, export_onnx
+from whit.measure.provenance import provenance
+from whit.packing.packer import Packed
+from whit.result_folder import load_result
+from whit.runtime import Program
+
+FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off")
+CALIBRATION = 512
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("results", type=Path)
+    options = parser.parse_args()
+    folders = sorted(path.parent for path in options.runs.glob("*/*/model.whit"))
+    lines, bad = [], 0
+    with tempfile.TemporaryDirectory() as place:
+        for folder in folders:
+            for row in compare_run(folder, Path(place)):
+                lines.append(json.dumps(row))
+                bad += not agrees(row)
+                said = {key: row[key] for key in row if key not in ("provenance", "c_sections")}
+                print(said, flush=True)
+    options.results.write_text("\n".join(lines) + "\n")
+    print(f"{len(lines)} networks, {bad} of them disagree; {options.results}")
+    return bool(bad)
+
+
+def agrees(row: dict) -> bool:
+    """Say whether all forms of a network give the same classes, and integers the same bits."""
+    same = {row["same_class_c"], row["same_class_onnx"], row["samples"]}
+    if not row["int8"]:
+        same.add(row["same_class_torch"])
+    return len(same) == 1 and (row["c_bit_identical"] or not row["integer"])
+
+
+def compare_run(folder: Path, place: Path) -> list[dict]:
+    result = load_result(folder)
+    data = whit.task(result.task).load()
+    inputs = data.test.inputs[0]
+    with torch.no_grad():
+        parts = [result.model.eval()(part) for part in inputs.split(256)]
+    scores = torch.cat(parts).numpy()
+    example = data.valid.inputs[0][:64]
+    step = max(1, len(data.train) // CALIBRATION)
+    calibration = data.train.inputs[0][::step][:CALIBRATION]
+    rows = []
+    for int8 in (False, True):
+        try:
+            packed = whit.pack(result.model, example, calibration=calibration if int8 else None)
+        except NoEffect:
+            continue
+        about = {"task": result.task, "spec": result.spec, "seed": result.seed, "int8": int8}
+        rows.append(about | compare_forms(packed, inputs.numpy(), scores, place))
+    return rows
+
+
+def compare_forms(packed: Packed, inputs: NDArray, torch_scores: NDArray, place: Path) -> dict:
+    program = packed.program
+    scores = program(inputs)
+    classes = scores.argmax(-1)
+    c_scores, exported = run_c(program, inputs, place)
+    onnx = export_onnx(program, place / "model.onnx", inputs)
+    return {
+        "stored_bytes": packed.nbytes,
+        "formats": [layer.format for layer in packed.layers],
+        "integer": is_integer(program),
+        "samples": len(inputs),
+        "same_class_torch": int((torch_scores.argmax(-1) == classes).sum()),
+        "same_class_c": int((c_scores.argmax(-1) == classes).sum()),
+        "same_class_onnx": onnx.same_classes,
+        "c_bit_identical": bool(np.array_equal(c_scores, scores)),
+        "largest_difference_torch": float(np.abs(torch_scores - scores).max()),
+        "largest_difference_c": float(np.abs(c_scores - scores).max()),
+        "largest_difference_onnx": onnx.largest_difference,
+        "onnx_bytes": onnx.nbytes,
+        "c_arena_bytes": exported.arena_bytes,
+        "c_constant_bytes": exported.constant_bytes,
+        "c_sections": c_sections(exported.source, "gcc"),
+        "provenance": provenance(),
+    }
+
+
+def is_integer(program: Program) -> bool:
+    """Say whether all values but the output are signs or integers."""
+    return all(step.result.domain != "float32" for step in program.steps[:-1])
+
+
+def run_c(program: Program, inputs: NDArray, place: Path) -> tuple[NDArray, object]:
+    exported = export_c(program, place, "model")
+    library = place / f"model{np.random.default_rng().integers(1 << 60)}.so"
+    command = ["gcc", *FLAGS, "-shared", "-fPIC", str(exported.source), "-o", str(library), "-lm"]
+    subprocess.run(command, check=True)
+    predict = ctypes.CDLL(str(library)).model_predict
+    samples = np.ascontiguousarray(inputs, dtype=program.input.dtype)
+    output = np.zeros((len(samples), *program.output_shape), dtype=np.float32)
+    for sample, target in zip(samples, output, strict=True):
+        if predict(ctypes.c_void_p(sample.ctypes.data), ctypes.c_void_p(target.ctypes.data)):
+            raise SystemExit("the C program refused an input")
+    return output, exported
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
