@@ -16,7 +16,7 @@ from whit.runtime.data_section import DataWriter
 from whit.runtime.layout import ProgramHeader
 from whit.runtime.operators import OPERATOR_CODES, Affine, Concat, Flatten
 
-FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow"]
 COMPILERS = ["gcc", "clang"]
 
 
@@ -40,17 +40,20 @@ class CModel:
     def __init__(self, program, folder, name="model"):
         self.program, self.name = program, name
         self.files = export_c(program, folder, name)
-        self._libraries = [self._build(compiler) for compiler in COMPILERS]
+        builds = [self._build(compiler) for compiler in COMPILERS]
+        self._libraries = [self._load(*build) for build in builds]
 
     def _build(self, compiler):
         if shutil.which(compiler) is None:
             pytest.fail(f"{compiler} is not installed: apt-get install {compiler}")
         target = self.files.source.with_suffix(f".{compiler}.so")
         command = [compiler, *FLAGS, "-O2", "-shared", "-fPIC", str(self.files.source)]
-        result = subprocess.run(
-            [*command, "-o", str(target), "-lm"], capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stderr + self.files.source.read_text()
+        command += ["-o", str(target), "-lm"]
+        return target, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def _load(self, target, process):
+        errors = process.communicate()[1]
+        assert process.returncode == 0, errors + self.files.source.read_text()
         return ctypes.CDLL(str(target))
 
     def run(self, x):
@@ -88,6 +91,12 @@ def random_input(program, count=5, seed=0):
     if program.input.dtype == "float32":
         return random.normal(size=shape).astype(np.float32)
     return random.integers(0, 256 if program.input.dtype == "uint8" else 4, size=shape)
+
+
+@pytest.fixture
+def model_of(tmp_path):
+    """Return a function that compiles a program."""
+    return lambda program: CModel(program, tmp_path)
 
 
 def agree(found, expected, exact):

@@ -1,11 +1,13 @@
 """Whole programs as C: graphs, memory that is used again, subprograms, memory checked by clang."""
 
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from whit.export import export_c
+from whit.runtime import load
 from whit.runtime.layout import CHANNEL, NONE
 from whit.runtime.operators import (
     Add,
@@ -90,6 +92,14 @@ def test_a_quantised_network_is_exact(check):
         Requantize(scale, None, 26, -128, 127),
     ]
     check(operators, (3, 16, 16), exact=True)
+
+
+def test_the_file_of_version_1(model_of):
+    golden = Path(__file__).parents[1] / "golden"
+    expected = np.load(golden / "binary_version1.npz")
+    model = model_of(load(golden / "binary_version1.whit", "reference"))
+    for found in model.run(expected[expected.files[0]]):
+        np.testing.assert_allclose(found, expected[expected.files[1]], rtol=1e-5, atol=1e-5)
 
 
 def residual_network():

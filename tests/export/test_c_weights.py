@@ -77,7 +77,7 @@ def test_linear_with_scales_bias_and_positions(check_branches, domain):
     branches = [
         [Linear(stored(code, 9, 37, scale=scale), bias)]
         for code in FORMATS
-        for scale in scales_of(code, 9)
+        for scale in scales_of(code, 9)[(0 if code in (1, 9, 18) else -1) :]
     ]
     check_branches(DOMAINS[domain], branches, (2, 3, 37))
 
@@ -112,7 +112,7 @@ def test_conv2d_with_every_option(check_branches, domain):
         [Conv2d(stored(code, 12, 6 // groups * 6, taps=6), None, (2, 3), **options)]
         for options in CONVOLUTIONS
         for groups in (1, 2, 6)
-        for code in (0, 1, 2, 9, 28)
+        for code in ((0, 1, 2, 9, 28) if groups == 2 else (1, 9))
     ]
     exact = whole_sums if domain != "float32" else False
     check_branches(DOMAINS[domain], branches, (6, 9, 8), exact=exact)

@@ -43,6 +43,20 @@ def randomise(model):
     return model.eval()
 
 
+def settle(model, x):
+    """Give batch norms the statistics of a batch, as training does; gamma of both signs."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None
+            with torch.no_grad():
+                module.weight.uniform_(0.5, 1.5)
+                module.weight[::3] *= -1
+                module.bias.normal_(0, 0.3)
+    with torch.no_grad():
+        model.train()(x)
+    return model.eval()
+
+
 def dyadic(model):
     """Make batch norms exact in float32: powers of two, so that ties fall the same way."""
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""Folded thresholds against torch itself, number by number."""
+"""Folded quantisers against torch, for every integer sum and around every float threshold."""
 
 import math
 
@@ -8,13 +8,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from whit.packing.folding import fold, search_threshold
-from whit.packing.graph_nodes import ThresholdNode
-from whit.packing.lower import lower
-from whit.packing.tracing import baked_copy
+from packing_networks import Function, Quantiser, check, domains, kinds, on_grid, randomise
+from whit.errors import CannotPack
+from whit.packing import pack
 from whit.parts.straight_through import Sign
+from whit.runtime.operators import Levels, Requantize, Threshold
 
 FLOAT = st.floats(-100, 100, width=32)
+SUMS = 24  # inputs of the counting network: its sums are -24, -22, ..., 24
+
+
+class Counted(nn.Module):
+    """Signs into rows of ones, so that every sum of signs can be reached in every row."""
+
+    def __init__(self, rows, quantiser, *, scale=1.0, bias=True, norm=True):
+        super().__init__()
+        self.sign = Sign()
+        self.linear = nn.Linear(SUMS, rows, bias=bias)
+        with torch.no_grad():
+            self.linear.weight.fill_(scale)
+        self.norm = nn.BatchNorm1d(rows) if norm else nn.Identity()
+        self.quantiser = quantiser
+
+    def forward(self, x):
+        return self.quantiser(self.norm(self.linear(self.sign(x))))
+
+
+def every_sum():
+    return torch.tril(torch.full((SUMS + 1, SUMS), 2.0), -1) - 1
 
 
 def batch_norm(gamma, beta, mean, variance):
@@ -30,13 +51,69 @@ def batch_norm(gamma, beta, mean, variance):
     return norm
 
 
-def only_threshold(model, features):
-    nodes = fold(lower(baked_copy(model), torch.zeros(2, features)))
-    return next(node for node in nodes if isinstance(node, ThresholdNode))
+def steps(low, high, scale=0.5):
+    return Quantiser(scale, low, high)
 
 
-def apply_threshold(node, x):
-    return torch.where(node.flipped, x <= node.thresholds, x >= node.thresholds)
+QUANTISERS = {
+    "sign": Sign(),
+    "binary_above": Function(lambda x: (x > 0).float()),
+    "binary_from": Function(lambda x: (x >= 0.25).float() * 3 - 1),
+    "three_values": Function(torch.sign),
+    "three": steps(-1, 1),
+    "four": Function(lambda x: (torch.clamp(torch.round(x - 0.5), -2, 1) + 0.5) / 2),
+    "sixteen": steps(-8, 7, 0.25),
+    "unsigned_sixteen": nn.Sequential(nn.ReLU(), steps(0, 15, 0.25)),
+    "floored": Function(lambda x: torch.clamp(torch.floor(x * 2), -3, 3)),
+    "ceiled": Function(lambda x: torch.ceil(torch.clamp(x, -2, 2))),
+    "clamped_before": Function(lambda x: torch.round(torch.clamp(x, -2, 2) * 3) / 3),
+    "clamped_after": Function(lambda x: torch.clamp(torch.round(x * 3), -6, 6) / 3),
+    "clamped_twice": Function(lambda x: torch.round(torch.clamp(x, -9, 9)).clamp(-2.5, 2.5)),
+    "relu_after": nn.Sequential(steps(-4, 4), nn.ReLU()),
+    "uneven": Function(lambda x: (x >= 0).float() + 2 * (x >= 1).float() + 5 * (x > 2).float()),
+    "falling": Function(lambda x: torch.clamp(torch.round(-x), -2, 2)),
+    "tanh": Function(lambda x: torch.round(torch.tanh(x) * 3) / 3),
+    "dorefa": Function(lambda x: torch.round(torch.clamp(x, 0, 1) * 3) / 3),
+    "straight_through": Function(lambda x: x + (torch.clamp(torch.round(x), -2, 2) - x).detach()),
+    "straight_through_sign": Function(lambda x: (torch.where(x >= 0, 1.0, -1.0) - x).detach() + x),
+    "fake": Function(lambda x: torch.fake_quantize_per_tensor_affine(x, 0.3, 3, 0, 15)),
+    "fake_signed": Function(lambda x: torch.fake_quantize_per_tensor_affine(x, 0.4, 0, -7, 7)),
+    "fake_tensors": Function(
+        lambda x: torch.fake_quantize_per_tensor_affine(
+            x, torch.tensor(0.3), torch.tensor(5), 0, 15
+        )
+    ),
+    "by_where": Function(lambda x: torch.where(x > 2, 2.0, torch.where(x < -2, -2.0, x)).round()),
+    "by_minimum": Function(
+        lambda x: torch.maximum(torch.minimum(x, torch.tensor(2.0)), torch.tensor(-1.0)).round()
+    ),
+}
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_every_integer_sum_gives_the_level_of_torch(name, scale):
+    model = randomise(Counted(30, QUANTISERS[name], scale=scale, norm=True))
+    with torch.no_grad():
+        model.norm.running_var.mul_(8)
+        model.norm.weight[4] = 0
+    packed = check(model, every_sum(), exact=True)
+    assert kinds(packed)[:2] == ["sign", "linear"]
+    assert domains(packed)[2] == "int32"
+    assert kinds(packed)[2] in ("threshold", "levels")
+
+
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_floats_around_every_threshold_give_the_level_of_torch(name):
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.BatchNorm1d(9), QUANTISERS[name])
+    randomise(model)
+    packed = pack(model, torch.zeros(2, 9))
+    operator = packed.program.steps[0].operator
+    found = torch.from_numpy(operator.thresholds.copy()).reshape(len(operator.thresholds), -1).T
+    at = found.expand(-1, 9).clamp(-1e30, 1e30)
+    around = [at, torch.nextafter(at, at + 1e9), torch.nextafter(at, at - 1e9), at * 0, at + 1]
+    check(model, torch.cat(around), exact=True)
 
 
 @given(
@@ -45,64 +122,175 @@ def apply_threshold(node, x):
     )
 )
 @settings(max_examples=10, deadline=None)
-def test_threshold_of_real_numbers_is_the_exact_change_of_torch(rows):
+def test_a_threshold_of_real_numbers_is_the_exact_change_of_torch(rows):
     gamma, beta, mean, variance = (list(column) for column in zip(*rows, strict=True))
     gamma[0] = 0.0
-    norm = batch_norm(gamma, beta, mean, variance)
-    node = only_threshold(nn.Sequential(norm, nn.Hardtanh(), Sign()), 8)
-    at = node.thresholds.clamp(-1e30, 1e30)
+    model = nn.Sequential(batch_norm(gamma, beta, mean, variance), nn.Hardtanh(), Sign())
+    operator = pack(model, torch.zeros(2, 8)).program.steps[0].operator
+    if not isinstance(operator, Threshold):
+        return
+    at = torch.from_numpy(operator.thresholds.copy()).expand(8).clamp(-1e30, 1e30)
     around = [at, torch.nextafter(at, at + 1e9), torch.nextafter(at, at - 1e9), at * 0, at + 1]
-    x = torch.stack(around)
-    with torch.no_grad():
-        expected = norm(x) >= 0
-    assert torch.equal(apply_threshold(node, x), expected)
+    check(model, torch.stack(around), exact=True)
 
 
 def test_gamma_zero_is_constant():
     norm = batch_norm([0.0, 0.0, 0.0], [1.0, -1.0, 0.0], [0.0] * 3, [1.0] * 3)
-    node = only_threshold(nn.Sequential(norm, Sign()), 3)
-    assert node.thresholds.tolist() == [-math.inf] * 3
-    assert node.flipped.tolist() == [False, True, False]
+    packed = check(nn.Sequential(norm, Sign()), torch.randn(5, 3), exact=True)
+    operator = packed.program.steps[0].operator
+    assert operator.thresholds.tolist() == [-math.inf] * 3
+    assert operator.flipped.tolist() == [False, True, False]
 
 
-def test_every_integer_agrees_with_torch():
-    torch.manual_seed(0)
-    model = nn.Sequential(Sign(), nn.Linear(37, 50), nn.BatchNorm1d(50), Sign()).eval()
+def test_constant_channels_among_integers():
+    model = Counted(4, steps(-2, 2)).eval()
     with torch.no_grad():
-        model[1].weight.copy_(torch.where(model[1].weight >= 0, 0.5, -0.5))
-        model[2].weight.normal_()
-        model[2].weight[7] = 0
-        model[2].running_mean.copy_(torch.randint(-9, 9, (50,)) / 2)  # ties with beta = 0
-    nodes = fold(lower(baked_copy(model), torch.zeros(2, 37)))
-    node = nodes[-1]
-    assert isinstance(node, ThresholdNode)
-    assert node.integers
-    sums = torch.arange(-37, 38)[:, None].expand(-1, 50)
-    with torch.no_grad():
-        expected = model[2](sums * 0.5 + model[1].bias) >= 0
-    assert torch.equal(apply_threshold(node, sums), expected)
+        model.norm.weight.copy_(torch.tensor([0.0, 0.0, 1.0, 1e-20]))
+        model.norm.bias.copy_(torch.tensor([0.4, -9.0, 0.0, 0.6]))
+    check(model, every_sum(), exact=True)
 
 
-def test_bisection_on_integers():
-    goal = torch.tensor([-3, 0, 3, 99, -99])
-    thresholds, flipped = search_threshold(lambda x: x >= goal, 5, 4, lambda x: x)
-    assert thresholds.tolist() == [-3, 0, 3, -5, -5]
-    assert flipped.tolist() == [False, False, False, True, False]
-    thresholds, flipped = search_threshold(lambda x: x <= goal, 5, 4, lambda x: x)
-    assert thresholds.tolist() == [-3, 0, 3, -5, -5]
-    assert flipped.tolist() == [True, True, True, False, True]
+def test_a_quantiser_with_one_value_everywhere_is_refused():
+    model = Counted(3, Function(lambda x: (x >= 1e9).float())).eval()
+    with pytest.raises(CannotPack, match="gives 0 for every input"):
+        pack(model, every_sum())
+
+
+def test_thresholds_of_a_tensor_one_for_each_channel():
+    class Compared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.limits = nn.Parameter(torch.randn(6, 1, 1))
+            self.conv = on_grid(nn.Conv2d(2, 6, 3), 1)
+            self.linear = on_grid(nn.Linear(96, 3), 0)
+
+        def forward(self, x):
+            x = self.conv(torch.where(x >= 0, 1.0, -1.0))
+            return self.linear(torch.where(x >= self.limits, 1.0, -1.0).flatten(1))
+
+    packed = check(Compared(), torch.randn(20, 2, 6, 6), exact=True)
+    assert kinds(packed) == ["sign", "conv2d", "threshold", "flatten", "linear"]
+    assert len(packed.program.steps[2].operator.thresholds) == 6
+
+
+def test_zero_and_one_become_signs_with_an_offset():
+    above = Function(lambda x: (x > 0).float())
+    model = nn.Sequential(nn.BatchNorm1d(9), above, on_grid(nn.Linear(9, 8), 1))
+    model = nn.Sequential(*model, nn.BatchNorm1d(8), above, on_grid(nn.Linear(8, 3), 1))
+    packed = check(randomise(model), torch.randn(40, 9), tolerance=1e-5)
+    assert kinds(packed) == ["threshold", "linear", "threshold", "linear"]
+    assert domains(packed)[1:] == ["sign", "int32", "sign", "float32"]
+
+
+def test_three_values_of_torch_sign_become_levels():
+    model = nn.Sequential(Function(torch.sign), on_grid(nn.Linear(5, 4), 1), Function(torch.sign))
+    x = torch.randint(-1, 2, (30, 5)).float()
+    packed = check(model, x, exact=True)
+    assert kinds(packed) == ["levels", "linear", "levels"]
+    assert domains(packed)[1:] == ["int8", "int32", "int8"]
+    assert isinstance(packed.program.steps[2].operator, Levels)
 
 
 @pytest.mark.parametrize("gamma", [1.0, -1.0])
 def test_max_pool_stays_between_the_sum_and_the_threshold(gamma):
-    torch.manual_seed(0)
     model = nn.Sequential(
-        Sign(), nn.Conv2d(2, 3, 3, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(3), Sign()
-    ).eval()
+        Sign(),
+        on_grid(nn.Conv2d(2, 3, 3, bias=False), 0),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(3),
+        Sign(),
+    )
     with torch.no_grad():
-        model[1].weight.copy_(torch.where(model[1].weight >= 0, 1.0, -1.0))
         model[3].weight.fill_(gamma)
-    nodes = fold(lower(baked_copy(model), torch.zeros(2, 2, 6, 6)))
-    assert isinstance(nodes[-1], ThresholdNode)
-    assert nodes[-1].integers
-    assert bool(nodes[-1].flipped.all()) == (gamma < 0)
+    packed = check(model.eval(), torch.randn(20, 2, 6, 6), exact=True)
+    operator = packed.program.steps[-1].operator
+    assert kinds(packed) == ["sign", "conv2d", "max_pool2d", "threshold"] or (
+        kinds(packed)[-1] == "sign" and gamma > 0
+    )
+    if gamma < 0:
+        assert operator.flipped.all()
+
+
+def rounded(numbers):
+    """Round half up, as the format says."""
+    return torch.floor(numbers + 0.5)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-128, 127), (-100, 120), (-300, 300)])
+def test_many_levels_are_one_multiplication_that_is_right_up_to_half_a_sum(low, high):
+    model = Counted(40, Quantiser(2.0, low, high), scale=0.25)
+    randomise(model)
+    with torch.no_grad():
+        model.norm.weight.mul_(2)
+        model.linear.bias.mul_(100)
+    packed = pack(model, every_sum())
+    operator = packed.program.steps[2].operator
+    assert isinstance(operator, Requantize)
+    sums = torch.arange(-SUMS, SUMS + 1, 2).double()[:, None]
+    scale = model.norm.weight.double() / (model.norm.running_var.double() + 1e-5).sqrt()
+    factors = 0.25 * scale / 2.0
+    shifts = model.linear.bias.double() - model.norm.running_mean.double()
+    shifts = (shifts * scale + model.norm.bias.double()) / 2.0
+    wanted = (factors * sums + shifts).clamp(low, high)
+    found = torch.from_numpy(packed.program(every_sum().numpy())).double() / 2.0
+    assert bool(((found - wanted).abs() <= 0.5 + 0.5 * factors.abs() + 1e-6).all())
+
+
+def test_requantising_of_raw_integers_by_a_power_of_two():
+    x = torch.arange(256, dtype=torch.uint8)[:, None]
+    model = Function(lambda x: torch.clamp(torch.round((x - 100) / 4 + 0.125), -20, 30))
+    packed = check(model, x, exact=True)
+    assert kinds(packed) == ["requantize"]
+    falling = Function(lambda x: torch.clamp(torch.round((100 - x.float()) / 4 + 0.125), -20, 30))
+    check(falling, x, exact=True)
+
+
+def test_a_negative_scale_behind_a_matrix_turns_its_rows():
+    model = Counted(5, Quantiser(1 / 64, -128, 127), scale=1 / 256, norm=True).eval()
+    with torch.no_grad():
+        model.norm.weight.copy_(torch.tensor([1.0, -1.0, 2.0, -0.5, 0.0]))
+        model.norm.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.7]))
+        model.linear.bias.zero_()
+    packed = check(model, every_sum(), tolerance=1.0 / 30)
+    assert kinds(packed)[:3] == ["sign", "linear", "requantize"]
+
+
+def test_a_pool_before_a_quantiser_with_negative_scales_is_refused_with_a_way_out():
+    model = nn.Sequential(
+        Sign(), on_grid(nn.Conv2d(2, 3, 3), 0), nn.MaxPool2d(2), nn.BatchNorm2d(3)
+    )
+    with torch.no_grad():
+        model[3].weight.fill_(-0.01)
+    model = nn.Sequential(*model, Quantiser(1 / 64, -128, 127)).eval()
+    check(model, torch.randn(5, 2, 8, 8), tolerance=0.02)
+
+
+def test_rounding_without_limits_is_refused():
+    for function in (torch.round, torch.floor, lambda x: torch.round(x).relu()):
+        model = nn.Sequential(nn.Linear(4, 3), Function(function), nn.Linear(3, 2))
+        with pytest.raises(CannotPack, match="clamp") as caught:
+            pack(model, torch.zeros(2, 4))
+        assert caught.value.module == "1"
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_batch_norm_behind_a_matrix_becomes_a_part_of_it(kernel):
+    model = nn.Sequential(nn.Conv2d(3, 6, kernel), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten())
+    size = 6 * (9 - kernel) ** 2
+    model = nn.Sequential(*model, nn.Linear(size, 4), nn.BatchNorm1d(4))
+    packed = check(randomise(model), torch.randn(9, 3, 8, 8), tolerance=1e-5)
+    assert kinds(packed) == ["conv2d", "relu", "flatten", "linear"]
+
+
+def test_batch_norm_of_a_value_that_others_read_stays_apart():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm = nn.Linear(5, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            x = self.linear(x)
+            return self.norm(x) + x
+
+    packed = check(randomise(Twice()), torch.randn(9, 5), tolerance=1e-5)
+    assert kinds(packed) == ["linear", "affine", "add"]

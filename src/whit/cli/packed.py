@@ -147,7 +147,7 @@ def inspect_file(file: PackedFile, as_json: AsJson = False) -> None:
 
     require_file(file)
     program = load(file)
-    cost = cost_of(program.operators)
+    cost = cost_of(program.operators, program.activation_peak_bytes)
     size = file.stat().st_size
     if as_json:
         show_json(
@@ -176,7 +176,7 @@ def _print_program(file: Path, program: Program, size: int) -> None:
     from whit.reporting.layout import macs_text
     from whit.reporting.table import listing
 
-    cost = cost_of(program.operators)
+    cost = cost_of(program.operators, program.activation_peak_bytes)
     known = program.input.range
     span = f", values {known[0]:g}..{known[1]:g}" if known else ""
     print(f"{file}: {size:,} bytes, {cost.weight_bytes:,} of them weights and constants")

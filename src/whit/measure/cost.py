@@ -20,7 +20,7 @@ class Cost:
         macs_by_width: multiply-accumulates by (weight bits, activation bits), as "w1a32".
         weight_bytes: stored bytes of all weights and other constants.
         activation_bytes: written and read between operators, each number at its own width.
-        activation_peak_bytes: largest input and output of one operator together.
+        activation_peak_bytes: most bytes of values that exist at once.
         energy: modelled, compute and memory apart.
     """
 
@@ -46,14 +46,15 @@ def width_name(weight_bits: int, activation_bits: int) -> str:
     return f"w{weight_bits}a{activation_bits}"
 
 
-def cost_of(operators: Iterable[OperatorCost]) -> Cost:
-    """Add up the cost of a program's operators.
+def cost_of(operators: Iterable[OperatorCost], activation_peak_bytes: int) -> Cost:
+    """Add up the cost of a program's operators; those of a route's members as if all ran.
 
     Args:
         operators: records of a loaded program, in order.
+        activation_peak_bytes: of the program.
     """
     operators = list(operators)
-    peak = max((op.activation_bytes for op in operators), default=0)
+    peak = activation_peak_bytes
     weight_bytes = sum(op.stored_bytes for op in operators)
     macs: dict[str, int] = {}
     energy = Energy()

@@ -44,7 +44,7 @@ class Scorecard:
         stored_bytes: of the whole packed file.
         macs: multiply-accumulates of one inference.
         macs_by_width: by weight and activation bits, as "w1a32".
-        activation_peak_bytes: largest input and output of one operator together.
+        activation_peak_bytes: most bytes of values that exist at once.
         flops_per_byte: operations over bytes of weights and activations moved.
         energy_nj: modelled energy of one inference (45 nm table), compute and memory.
         energy_compute_nj: the compute part.
@@ -244,7 +244,8 @@ def _packed(model: nn.Module, subject: Subject, reasons: dict[str, str]) -> Pack
 def _packed_columns(
     packed: Packed, subject: Subject, valid: Tensor, reasons: dict[str, str]
 ) -> dict[str, Any]:
-    cost = cost_of(packed.program.operators)
+    program = packed.program
+    cost = cost_of(program.operators, program.activation_peak_bytes)
     untimed = "not timed yet: latency is measured alone, after all trainings"
     reasons.update(dict.fromkeys(_LATENCY_COLUMNS, untimed))
     agreement = _agreement(packed, subject, valid)

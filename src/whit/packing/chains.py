@@ -93,7 +93,8 @@ def _fold_without_matrix(links: list[ElementwiseNode], base: Node) -> Node:
     bare = found is not None and found.node is base
     form = linear_form(links, torch.ones(1), torch.zeros(1))
     if form is not None and form.steps > MOST_THRESHOLDS:
-        if found is not None and bare:
+        rising = bool((form.factors > 0).all()) and not form.coarse
+        if found is not None and bare and rising:
             return _requantised(links[-1], form, base, found.bound)
         return rounding_node(links, base, form)
     line = Line(found.bound if found is not None and bare else None)
@@ -120,6 +121,8 @@ def _fold_with_matrix(
             return rounding_node(links, whole, form)
         return _written(links[-1], _function(links, scale, matrix.bias), rows, Line(None), base)
     form = linear_form(links, exact.factors, exact.shifts)
+    if form is not None and form.steps > MOST_THRESHOLDS and form.coarse:
+        return rounding_node(links, _append(matrix_on(matrix, source), between), form)
     if form is not None and form.steps > MOST_THRESHOLDS:
         exact, form = _rising(exact, form, between)
         return _requantised(links[-1], form, _append(exact.node, between), exact.bound)
@@ -150,9 +153,8 @@ def _rising(
     weight = exact.node.weight * torch.where(still, 0.0, signs).reshape(
         (-1,) + (1,) * (exact.node.weight.dim() - 1)
     ).to(torch.float32)
-    moving = torch.where(still, factors.abs().max().clamp_min(1e-30), factors.abs())
     node = replace(exact.node, weight=weight)
-    return replace(exact, node=node), replace(form, factors=moving)
+    return replace(exact, node=node), form.moving(still)
 
 
 def _float_sums(matrix: LinearNode, source: Node) -> tuple[LinearNode, Tensor | None]:

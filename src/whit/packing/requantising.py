@@ -13,6 +13,8 @@ from whit.runtime.layout import integer_domain
 from whit.runtime.operators import Operator, Quantize, Requantize
 
 _MOST = (1 << 31) - 1
+# The bias of ``requantize`` is a whole number of sums: above this factor it is off by too much.
+_COARSEST = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +38,30 @@ class LinearForm:
         """Return the number of steps between lowest and highest value."""
         return self.high - self.low
 
+    @property
+    def coarse(self) -> bool:
+        """Say whether one more in a sum moves the result so far that a whole bias is too rough."""
+        return float(self.factors.abs().max()) > _COARSEST and not bool(self._whole_bias())
+
+    def _whole_bias(self) -> Tensor:
+        bias = self.shifts / torch.where(self.factors == 0, 1.0, self.factors)
+        return (bias == bias.round()).all()
+
     def still(self, bound: int) -> Tensor:
         """Say for which channels no x up to ``bound`` changes the result noticeably."""
         size = self.factors.abs()
         far = self.shifts.abs() > size * (_MOST - bound)
         return (size * bound < 1e-3) | far
+
+
+    def moving(self, still: Tensor) -> "LinearForm":
+        """Return the form with factors above 0, also where the sums are turned or emptied."""
+        size = self.factors.abs().expand(still.shape[0])
+        shifts = self.shifts.clamp(self.low - 1, self.high + 1).expand(still.shape[0])
+        finest = min([2.0**-10, *size[~still].tolist()])
+        alone = torch.maximum(shifts.abs() / (_MOST // 2), torch.tensor(finest))
+        shifts = torch.where(still, shifts, self.shifts)
+        return replace(self, factors=torch.where(still, alone, size), shifts=shifts)
 
 
 def linear_form(links: list[ElementwiseNode], factors: Tensor, shifts: Tensor) -> LinearForm | None:
@@ -144,7 +165,7 @@ def requantised(last: ElementwiseNode, form: LinearForm, base: Node, bound: int)
     if exponent < 1:
         raise CannotPack("a quantiser multiplies by more than 2^30", last.module, last.name)
     multipliers = torch.round(form.factors * 2.0**exponent).clamp(0, _MOST)
-    room = _MOST - bound
+    room = min(_MOST - bound, 1 << 30)  # so that 64 bits hold every product
     bias = torch.round(form.shifts / form.factors).clamp(-room, room)
     spread = _one_or_many(multipliers), _one_or_many(bias)
     operator = Requantize(

@@ -55,7 +55,12 @@ class StoredWeight:
 
     @cached_property
     def bits(self) -> int:
-        """Return the width of one value as a multiplier sees it; of planes, their number."""
+        """Return the width of one value as a multiplier sees it.
+
+        Of planes their number; 32 for binary16 and code books, which are multiplied as float32.
+        """
+        if not self.form.integers:
+            return 32
         return planes_of(self.values) if self.form.name == "planes" else self.form.bits
 
     @property
