@@ -28,11 +28,16 @@ for path in sorted(Path(sys.argv[1]).glob("*.whit")):
     program = whit.runtime.load(str(path))
     expected = np.load(path.with_suffix(".npz"))
     output = program(expected["inputs"])
-    assert np.array_equal(output, expected["outputs"]), f"{path.name} gives other values"
-    np.save(sys.argv[2], expected["inputs"])
-    print(f"{path.name}: {output.shape}, equal to what was recorded")
+    exact = path.name.startswith(("binary", "integer"))  # floats: sums in any order
+    tolerance = 0 if exact else 1e-5 * np.abs(expected["outputs"]).max()
+    worst = np.abs(output - expected["outputs"]).max()
+    assert worst <= tolerance, f"{path.name} gives other values"
+    if path.name == "binary_version1.whit":
+        np.save(sys.argv[2], expected["inputs"])
+    print(f"{path.name}: {output.shape}, {'equal' if exact else 'close'} to what was recorded")
 PYTHON
 "$bin/whit" --help >/dev/null
 "$bin/whit" doctor
 "$bin/whit" inspect "$root/tests/golden/binary_version1.whit"
 "$bin/whit" predict "$root/tests/golden/binary_version1.whit" inputs.npy | head -n 3
+"$bin/whit" export "$root/tests/golden/integer_version2.whit" --to c -o "$place/c"

@@ -77,9 +77,9 @@ def integer_network():
     ).eval()  # fmt: skip
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([0.1, -0.2, 0.05, 0.3]))
-        for layer, steps in ((model[0], 7), (model[4], 1), (model[7], 100), (model[9], 1)):
+        for layer, steps in ((model[0], 7), (model[4], 60), (model[7], 100), (model[9], 1)):
             largest = layer.weight.abs().max()
-            layer.weight.copy_(torch.round(layer.weight / largest * steps) / 8)
+            layer.weight.copy_(torch.round(layer.weight / largest * steps) / steps)
     return model
 
 
@@ -90,6 +90,28 @@ def route_network():
     rule = GroupSumRule([[0, 1], [2, 3]], 0.25)
     route = Route(members[:3], rule, [(0,), (0, 1), (2,)])
     return nn.Sequential(Group([route, *members[3:5]]), Mean()).eval(), Group(members[4:]).eval()
+
+
+class Uneven(nn.Module):
+    """Three levels: 0, 1 and 4."""
+
+    def forward(self, x):
+        return (x >= 0).float() + 3 * (x >= 0.5).float()
+
+
+class Text(nn.Module):
+    """A table of letters, a convolution along a padded text, uneven levels and signs."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.line, self.steps = nn.Embedding(9, 4), nn.Conv1d(4, 6, 3), Uneven()
+        self.middle, self.sign, self.last = nn.Linear(12, 5), Sign(), nn.Linear(5, 3)
+
+    def forward(self, x):
+        y = nn.functional.pad(self.table(x).transpose(1, 2), (2, 1), value=0.5)
+        y = self.line(y).amax(2)
+        y = torch.cat([self.steps(y), self.sign(y)], 1) * 0.5 + 1.5
+        return self.last(self.sign(torch.tanh(self.middle(y)).square() - 0.1))
 
 
 class Mean(nn.Module):
@@ -155,4 +177,8 @@ if __name__ == "__main__":
     save("graph", whit.pack(Branches().eval(), colours).to_bytes(), colours.numpy())
     save("route", whit.pack(route, six).to_bytes(), six.numpy())
     save("group", whit.pack(group, six).to_bytes(), six.numpy())
+    torch.manual_seed(7)
+    letters = torch.randint(0, 9, (32, 7), generator=generator)
+    packed = whit.pack(Text().eval(), letters)
+    save("text", packed.to_bytes(), letters.numpy().astype(np.int32))
     save("formats", every_format(), vectors.numpy())

@@ -8,6 +8,8 @@ import pytest
 from whit.errors import WhitError
 from whit.runtime import load
 from whit.runtime import program as program_module
+from whit.runtime.operators import OPERATOR_CODES
+from whit.runtime.storage import FORMATS
 
 # The golden file is a binary 8-6-3 network of format version 1, made once, with
 #   whit.pack(model, example, labels=["a", "b", "c"], info={"task": "golden"}, input_range=(0, 16))
@@ -24,6 +26,29 @@ def test_golden_file_of_version_1_stays_readable():
     assert program.info["format_version"] == "1"
     assert program.input.shape == (8,)
     assert program.input.range == (0.0, 16.0)
+
+
+GOLDEN_2 = sorted(path.stem for path in GOLDEN.glob("*_version2.whit"))
+
+
+@pytest.mark.parametrize("name", GOLDEN_2)
+def test_golden_files_of_version_2_stay_readable(name):
+    expected = np.load(GOLDEN / f"{name}.npz")
+    program = load(GOLDEN / f"{name}.whit")
+    output = program(expected["inputs"])
+    assert program.info["format_version"] == "2"
+    if name.startswith(("binary", "integer")):
+        np.testing.assert_array_equal(output, expected["outputs"])
+    else:  # sums of floats may be made in another order
+        scale = np.abs(expected["outputs"]).max()
+        np.testing.assert_allclose(output, expected["outputs"], atol=1e-5 * scale)
+
+
+def test_the_golden_files_hold_every_operator_and_every_weight_format():
+    steps = [step for name in GOLDEN_2 for step in load(GOLDEN / f"{name}.whit").steps]
+    assert {step.operator.kind for step in steps} == set(OPERATOR_CODES)
+    formats = {step.cost.weight_format for step in steps} - {""}
+    assert formats == {form.name for form in FORMATS.values()}
 
 
 def golden():

@@ -58,13 +58,22 @@ class FormatRules:
     force: Mapping[str, str] = field(default_factory=dict)
     forbid: Collection[str] = ()
 
-    def choose(self, values: Floats, module: str, taps: int) -> Choice:
-        """Return the smallest allowed format for the matrix of a module."""
+    def choose(self, values: Floats, module: str, taps: int, whole: bool) -> Choice:
+        """Return the smallest allowed format for the matrix of a module.
+
+        Args:
+            values: float32 [rows, columns].
+            module: path of the module.
+            taps: kernel height * width, 1 for other matrices.
+            whole: only integers without scales.
+
+        Raises:
+            CannotPack: no allowed format holds the values.
+        """
         forced = self.force.get(module, self.force.get("*"))
         try:
-            return choose_storage(
-                values, taps=taps, only=None if forced is None else [forced], never=self.forbid
-            )
+            only = None if forced is None else [forced]
+            return choose_storage(values, taps=taps, only=only, never=self.forbid, whole=whole)
         except WhitError as error:
             raise CannotPack(str(error), module) from error
 
@@ -189,7 +198,8 @@ def operator_of(node: Node, source: Activation, rules: FormatRules) -> Operator:
 def _choose(node: LinearNode | EmbeddingNode, rules: FormatRules) -> Choice:
     values = to_numpy(node.weight, node.module).reshape(node.weight.shape[0], -1)
     taps = int(np.prod(node.weight.shape[2:])) if isinstance(node, ConvNode) else 1
-    return rules.choose(values, node.module, taps)
+    exact = isinstance(node, LinearNode) and node.exact
+    return rules.choose(values, node.module, taps, exact)
 
 
 def _weighted_operator(node: LinearNode | EmbeddingNode, choice: Choice) -> Operator:

@@ -75,6 +75,7 @@ def choose_storage(
     taps: int = 1,
     only: Collection[str] | None = None,
     never: Collection[str] = (),
+    whole: bool = False,
 ) -> Choice:
     """Choose the format that takes the fewest bytes for a matrix.
 
@@ -85,6 +86,8 @@ def choose_storage(
         taps: kernel height * width when the rows are kernels of a convolution, else 1.
         only: names of formats to choose from; None for all.
         never: names of formats to leave out.
+        whole: the values are integers of a matrix whose sums must be exact: only formats of
+            integers without scales.
 
     Returns:
         The weight in the smallest format (of equals: integers, then 2:4, then the lowest code), and why.
@@ -99,6 +102,10 @@ def choose_storage(
         for candidate in candidates
         if (only is None or candidate.form.name in only) and candidate.form.name not in never
     ]
+    if whole:
+        allowed = [c for c in allowed if c.form.integers and c.scale.size == 0]
+    if not allowed and whole:
+        raise WhitError(_why_not_whole(candidates))
     if not allowed:
         raise WhitError(_why_none(candidates, only, never))
     best, *others = sorted(allowed, key=lambda candidate: candidate.rank)
@@ -136,6 +143,14 @@ def _check_names(names: Collection[str]) -> None:
             f"there is no weight format {', '.join(map(repr, unknown))}; "
             f"the formats are {', '.join(FORMAT_CODES)}"
         )
+
+
+def _why_not_whole(candidates: list[Candidate]) -> str:
+    names = [c.form.name for c in candidates if c.form.integers and c.scale.size == 0]
+    return (
+        "its sums are exact integers for the layer behind it, so its weights are stored as "
+        f"integers; the formats that hold them are {', '.join(names)}: force or allow one of these"
+    )
 
 
 def _why_none(

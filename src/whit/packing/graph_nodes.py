@@ -31,10 +31,17 @@ class InputNode(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearNode(Node):
-    """x W^T + b on the last axis; ``weight`` [rows, columns], ``bias`` [rows] or None."""
+    """x W^T + b on the last axis.
+
+    Args:
+        weight: [rows, columns].
+        bias: [rows] or None.
+        exact: integers on integers, whose sums are read as integers.
+    """
 
     weight: Tensor
     bias: Tensor | None
+    exact: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

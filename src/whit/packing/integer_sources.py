@@ -166,7 +166,7 @@ def integer_matrix(node: LinearNode, source: Node) -> IntegerMatrix | None:
     total = integers.flatten(1).sum(1).double() * found.offset * factors
     shifts = total if node.bias is None else total + node.bias.double()
     weight = integers.to(torch.float32)
-    matrix = replace(node, weight=weight, bias=None, sources=(found.node,))
+    matrix = replace(node, weight=weight, bias=None, exact=True, sources=(found.node,))
     if isinstance(matrix, ConvNode) and matrix.pad != (0, 0):
         value = pad_integer(found, float(matrix.pad_value))
         matrix = replace(matrix, pad_value=value or 0)
@@ -178,12 +178,12 @@ def matrix_on(node: LinearNode, source: Node) -> Node:
 
     Scale and offset of the integers become part of the weight and the bias.
     """
-    found = integer_matrix(node, source)
+    found = None if node.exact else integer_matrix(node, source)
     if found is None:
         return replace(node, sources=(source,))
     weight = scaled_grid(found.node.weight, found.factors)
     bias = found.shifts.float() if bool(found.shifts.any()) else None
-    return replace(found.node, weight=weight, bias=bias)
+    return replace(found.node, weight=weight, bias=bias, exact=False)
 
 
 def weight_grid(weight: Tensor) -> tuple[Tensor, Tensor] | None:
