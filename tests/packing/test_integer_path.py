@@ -123,7 +123,9 @@ def test_raw_bytes_enter_the_first_matrix_as_integers(name, pad):
 
 def test_a_padding_that_is_no_integer_of_the_input_stays_exact():
     x = pixels()
-    model = nn.Sequential(Function(lambda x: (x / 255 - 0.45) / 0.22), nn.Conv2d(2, 3, 3, padding=1))
+    model = nn.Sequential(
+        Function(lambda x: (x / 255 - 0.45) / 0.22), nn.Conv2d(2, 3, 3, padding=1)
+    )
     on_grid(model[1], 7, 1 / 8)
     check(nn.Sequential(*model, nn.Flatten()), x)
 

@@ -239,7 +239,7 @@ def lower_arithmetic(call: Call) -> Data:
 
     kinds = {aten.add: "add", aten.sub: "subtract", aten.mul: "multiply", aten.div: "divide"}
     form = kinds.get(packet, "multiply")
-    if form == "subtract" and position == 1:
+    if packet is aten.rsub or (form == "subtract" and position == 1):
         form = "subtract_from"
     per_channel = constant.numel() == 1 or constant.shape == _channel_shape(shape)
     return call.then(

@@ -24,7 +24,7 @@ HANDLERS: dict[Any, Callable[[Call], Any]] = {
     **dict.fromkeys(elementwise.COMPARISONS, elementwise.lower_comparison),
     **dict.fromkeys(elementwise.CURVES, elementwise.lower_curve),
     **dict.fromkeys(
-        (aten.add, aten.sub, aten.mul, aten.div, aten.neg), elementwise.lower_arithmetic
+        (aten.add, aten.sub, aten.rsub, aten.mul, aten.div, aten.neg), elementwise.lower_arithmetic
     ),
     **dict.fromkeys(
         (aten.clamp, aten.hardtanh, aten.relu6, aten.clamp_min, aten.clamp_max),
