@@ -35,9 +35,13 @@ CALIBRATION = 512
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("runs", type=Path, nargs="?", help="folder of runs; digits by default")
+    parser.add_argument("results", type=Path, nargs="?", help="file to write")
     options = parser.parse_args()
+    if options.runs is None:
+        options.runs = Path(tempfile.mkdtemp())
+        specs = ["binarized_network()", "one_cycle_pruning()"]
+        whit.compare(specs, task="digits", seeds=1, out=options.runs)
     folders = sorted(path.parent for path in options.runs.glob("*/*/model.whit"))
     lines, bad = [], 0
     with tempfile.TemporaryDirectory() as place:
@@ -47,8 +51,9 @@ def main() -> int:
                 bad += not agrees(row)
                 said = {key: row[key] for key in row if key not in ("provenance", "c_sections")}
                 print(said, flush=True)
-    options.results.write_text("\n".join(lines) + "\n")
-    print(f"{len(lines)} networks, {bad} of them disagree; {options.results}")
+    if options.results:
+        options.results.write_text("\n".join(lines) + "\n")
+    print(f"{len(lines)} networks, {bad} of them disagree")
     return bool(bad)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packing_networks import Function, Quantiser, check, domains, kinds, on_grid, randomise
 from torch import nn
 
-from packing_networks import Function, Quantiser, check, domains, kinds, on_grid, randomise
 from whit.errors import CannotPack
 from whit.packing import pack
 from whit.parts.straight_through import Sign
@@ -185,7 +185,9 @@ def test_zero_and_one_become_signs_with_an_offset():
 
 
 def test_three_values_of_torch_sign_become_levels():
-    model = nn.Sequential(Function(torch.sign), on_grid(nn.Linear(5, 4, bias=False), 1), Function(torch.sign))
+    model = nn.Sequential(
+        Function(torch.sign), on_grid(nn.Linear(5, 4, bias=False), 1), Function(torch.sign)
+    )
     x = torch.randint(-1, 2, (30, 5)).float()
     packed = check(model, x, exact=True)
     assert kinds(packed) == ["levels", "linear", "levels"]

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from packing_networks import (
     INTEGERS,
     Function,
@@ -18,6 +16,8 @@ from packing_networks import (
     on_grid,
     settle,
 )
+from torch import nn
+
 from whit.packing import pack
 from whit.parts.normalise import Normalise
 from whit.parts.straight_through import Sign
@@ -92,8 +92,7 @@ def test_sums_that_are_too_coarse_for_a_whole_bias_are_rounded_as_floats():
     x = pixels(60)
     model = settle(convolutional(0, ACTIVATIONS["int12"][0]), x)
     packed = check(model, x, tolerance=2e-3)
-    assert between(packed) == {"float32", "int32", "int16"}
-    assert kinds(packed).count("quantize") == 1
+    assert kinds(packed)[:4] == ["quantize", "conv2d", "normalize", "quantize"]
 
 
 NORMALISATIONS = {

@@ -33,7 +33,8 @@ def pack_run(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another file.")] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Round float32 layers to 8 bits, with ranges from training data.")
+        bool,
+        typer.Option("--int8", help="Round float32 layers to 8 bits; ranges from training data."),
     ] = False,
     formats: Annotated[
         list[str] | None,
@@ -47,33 +48,31 @@ def pack_run(
     """Pack the model of a finished run into a .whit file."""
     from dataclasses import asdict
 
-    import torch
-
     from whit.grammar import parse_call
     from whit.measure.provenance import made_by
-    from whit.packing.packer import pack
+    from whit.packing.packer import float_inputs, pack
     from whit.result_folder import load_result
     from whit.spec_strings import spec, task
 
     result = load_result(folder)
     technique = spec(result.spec)
     data = technique.prepare_data(task(result.task).load().sealed())
-    example = data.valid.batch(torch.arange(min(64, len(data.valid)))).inputs
-    packed = pack(
-        result.model,
-        *example,
-        labels=list(data.class_names) or None,
-        info={
-            "task": result.task,
-            "spec": technique.brief,
-            "seed": str(result.seed),
-            "made_by": made_by(),
-        },
-        input_range=data.input_range,
-        force=_forced(formats or []),
-        forbid=forbid or (),
-        calibration=_calibration(data) if int8 else None,
-    )
+    with float_inputs(result.model):
+        packed = pack(
+            result.model,
+            *data.valid.raw_example(64),
+            labels=list(data.class_names) or None,
+            info={
+                "task": result.task,
+                "spec": technique.brief,
+                "seed": str(result.seed),
+                "made_by": made_by(),
+            },
+            input_range=data.input_range,
+            force=_forced(formats or []),
+            forbid=forbid or (),
+            calibration=_calibration(data) if int8 else None,
+        )
     output = output or Path(f"{parse_call(result.task).name}.whit")
     _save(packed, output, force)
     if as_json:
@@ -108,8 +107,8 @@ def _calibration(data: Any) -> Any:
 
     count = len(data.train)
     index = torch.arange(0, count, max(1, count // MOST_CALIBRATION_SAMPLES))
-    (inputs,) = data.train.batch(index[:MOST_CALIBRATION_SAMPLES]).inputs
-    return inputs
+    chosen = data.train.subset(index[:MOST_CALIBRATION_SAMPLES])
+    return chosen.raw_example(len(chosen))[0]
 
 
 @guarded

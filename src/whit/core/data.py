@@ -92,6 +92,18 @@ class Split:
                     numbers.narrow(axis, start, size),
                 )
 
+    def raw_example(self, count: int) -> tuple[Tensor, ...]:
+        """Return the first samples as a packed file takes them: bytes stay bytes.
+
+        All else is as `batch` gives it to a model. Shapes: [min(count, len), ...] each.
+        """
+        inputs = self.batch(torch.arange(min(count, len(self)))).inputs
+        given = [*self.inputs, *self.shared]
+        return tuple(
+            raw[:count] if raw.dtype == torch.uint8 else taken
+            for raw, taken in zip(given, inputs, strict=True)
+        )
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Split:
         """Return the split with a function applied to each input tensor."""
         return replace(self, inputs=tuple(function(t) for t in self.inputs))

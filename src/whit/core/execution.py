@@ -159,7 +159,7 @@ def _expect_module(model: object, what: str, technique: Technique) -> None:
 
 def _measured(result: Result, trained: Trained) -> Result:
     run, task, data = trained.run, trained.run.task, trained.run.data
-    example = data.valid.batch(torch.arange(min(64, len(data.valid)))).inputs
+    example = data.valid.raw_example(64)
     subject = Subject(
         predict=lambda model, split: predict(model, split, task, run.device.torch),
         valid=data.valid,

@@ -17,7 +17,7 @@ from whit.measure.columns import PACKED_COLUMNS
 from whit.measure.cost import cost_of
 from whit.measure.latency import Latency
 from whit.measure.meter import Charge
-from whit.packing.packer import Packed, pack
+from whit.packing.packer import Packed, float_inputs, pack
 
 SCHEMA = 1
 _LATENCY_COLUMNS = ("latency_ms", "latency_iqr_ms", "latency_backend", "latency_threads")
@@ -134,7 +134,7 @@ class Subject:
         test: likewise; read once, by `measure`.
         metric: `(output, target) -> float`, higher is better.
         metric_name: for the columns.
-        example: at most 64 raw float samples, as the model takes them.
+        example: at most 64 raw samples; uint8 ones reach the model as float32.
         labels: class names, may be empty.
         input_range: lowest and highest raw input value, if known.
         info: task, spec, seed and the like, stored in the file.
@@ -229,13 +229,14 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 def _packed(model: nn.Module, subject: Subject, reasons: dict[str, str]) -> Packed | None:
     try:
-        return pack(
-            model,
-            *subject.example,
-            labels=list(subject.labels) or None,
-            info={name: str(value) for name, value in subject.info.items()},
-            input_range=subject.input_range,
-        )
+        with float_inputs(model):
+            return pack(
+                model,
+                *subject.example,
+                labels=list(subject.labels) or None,
+                info={name: str(value) for name, value in subject.info.items()},
+                input_range=subject.input_range,
+            )
     except CannotPack as error:
         reasons.update(dict.fromkeys(_PACKED_COLUMNS, str(error)))
         return None

@@ -41,7 +41,8 @@ def unchanged(call: Call) -> Data:
         raise call.refuse("numbers are cut to integers here; keep float32")
     if dtype in (torch.float64, torch.float16, torch.bfloat16):
         raise call.refuse(f"it computes in {dtype}; convert the model with model.float()")
-    return replace(call.data, dtype=dtype)
+    result: Data = replace(call.data, dtype=dtype)
+    return result
 
 
 def lower_dropout(call: Call) -> Data:
@@ -59,7 +60,7 @@ def lower_relu(call: Call) -> Data:
 def lower_clamp(call: Call) -> Data:
     """Lower clamp, hardtanh and relu6."""
     low, high = call.get(1, "min"), call.get(2, "max")
-    kind = call.node.target.overloadpacket  # type: ignore[union-attr]
+    kind = call.packet
     if kind is aten.hardtanh:
         low, high = call.get(1, "min_val", -1.0), call.get(2, "max_val", 1.0)
     elif kind is aten.clamp_max:
@@ -130,7 +131,7 @@ def lower_round(call: Call) -> Data:
     """Lower round, floor and ceil, which only folding can write."""
     if len(call.arguments) > 1 or call.keywords:
         raise call.refuse("rounding to decimals; scale, round and scale back instead")
-    target: Any = call.node.target
+    target = call.function
     form = "round" if call.name.startswith("round") else ""
     return call.then(
         ElementwiseNode, apply=lambda x: target(x), name=call.name, form=form, discrete=True
@@ -156,8 +157,8 @@ _MONOTONE = {"sigmoid", "tanh", "hardsigmoid", "softplus"}
 
 def lower_curve(call: Call) -> Data:
     """Lower smooth activations."""
-    target: Any = call.node.target
-    function, alpha = CURVES[target.overloadpacket], 1.0
+    target = call.function
+    function, alpha = CURVES[call.packet], 1.0
     rest = call.arguments[1:]
     if function == "absolute":
         function = "abs"
@@ -167,7 +168,7 @@ def lower_curve(call: Call) -> Data:
         alpha = float(call.get(1, "alpha", 1.0))
         if call.get(2, "scale", 1) != 1 or call.get(3, "input_scale", 1) != 1:
             raise call.refuse("elu with scales (selu); use nn.ELU")
-    if target.overloadpacket is aten.pow and rest != [2]:
+    if call.packet is aten.pow and rest != [2]:
         raise call.refuse("only the power 2 of an activation can be packed")
     if function == "softplus" and (call.get(1, "beta", 1), call.get(2, "threshold", 20)) != (1, 20):
         raise call.refuse("softplus with a beta or threshold; use nn.Softplus()")
@@ -219,11 +220,11 @@ def lower_arithmetic(call: Call) -> Data:
         raise call.refuse("alpha is not 1; multiply before")
     if len(call.activations) == 2:
         return _meet(call)
-    target: Any = call.node.target
+    target = call.function
     position = next(i for i, value in enumerate(call.arguments) if isinstance(value, Data))
     rest = [value for i, value in enumerate(call.arguments) if i != position]
     constant = torch.as_tensor(rest[0] if rest else -1.0, dtype=torch.float32)
-    packet = target.overloadpacket
+    packet = call.packet
     if packet is aten.div and (position == 1 or call.keywords.get("rounding_mode")):
         raise call.refuse("only division of the activation by a constant can be packed")
     shape = call.shape()
@@ -275,7 +276,9 @@ def _per_sample(call: Call, constant: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _meet(call: Call) -> Data:
     """Lower add, sub and mul of two activations."""
     first, second = call.activations
-    packet = call.node.target.overloadpacket  # type: ignore[union-attr]
+    packet = call.packet
+    if packet is aten.rsub:
+        first, second, packet = second, first, aten.sub
     if packet is aten.div:
         raise call.refuse("only division of the activation by a constant can be packed")
     if packet is aten.add:
@@ -307,7 +310,7 @@ def _joined(call: Call, first: Node, second: Node, operator: Operator) -> Node:
 
 def lower_comparison(call: Call) -> Step:
     """Lower a comparison with a number, or with one number per channel."""
-    packet: Any = call.node.target.overloadpacket  # type: ignore[union-attr]
+    packet = call.packet
     left, right = call.arguments[:2]
     if isinstance(right, Data) and not isinstance(left, Data):
         left, right, packet = right, left, _MIRRORED.get(packet, packet)

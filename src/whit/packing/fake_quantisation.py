@@ -53,7 +53,8 @@ def fake_quantized(
     """
     inverse = 1.0 / scale
     low, high = quant_min - zero_point, quant_max - zero_point
-    return torch.clamp(torch.round(input * inverse), low, high) * scale
+    result: Tensor = torch.clamp(torch.round(input * inverse), low, high) * scale
+    return result
 
 
 def _by_channel(
@@ -74,8 +75,9 @@ class _Fixed(nn.Module):
         super().__init__()
         self.register_buffer("scale", module.scale.detach().clone())
         self.register_buffer("zero_point", module.zero_point.detach().clone())
-        self.limits = int(module.activation_post_process.quant_min), int(
-            module.activation_post_process.quant_max
+        self.limits = (
+            int(module.activation_post_process.quant_min),
+            int(module.activation_post_process.quant_max),
         )
         self.axis = int(module.ch_axis)
 
@@ -95,7 +97,7 @@ def fix_fake_quantisation(model: nn.Module) -> nn.Module:
         CannotPack: an observer is on, so that the scale depends on the batch.
     """
     for path, module in model.named_modules():
-        if _is_fake_quantize(module) and bool(module.observer_enabled.any()):  # type: ignore[operator, union-attr]
+        if _is_fake_quantize(module) and bool(module.observer_enabled.any()):
             raise CannotPack(
                 "its observer is on, so its scale changes with each batch; call "
                 "model.apply(torch.ao.quantization.disable_observer)",
@@ -112,4 +114,4 @@ def _is_fake_quantize(module: nn.Module) -> bool:
 
 
 def _fixed(module: nn.Module) -> nn.Module:
-    return _Fixed(module) if bool(module.fake_quant_enabled.any()) else nn.Identity()  # type: ignore[operator, union-attr]
+    return _Fixed(module) if bool(module.fake_quant_enabled.any()) else nn.Identity()  # type: ignore[operator]

@@ -90,7 +90,8 @@ def choose_storage(
             integers without scales.
 
     Returns:
-        The weight in the smallest format (of equals: integers, then 2:4, then the lowest code), and why.
+        The weight in the smallest format (of equals: integers, then 2:4, then the lowest code),
+        and why.
 
     Raises:
         WhitError: a name is unknown, or none of the allowed formats holds these values.

@@ -16,6 +16,7 @@ from whit.errors import CannotPack
 from whit.packing.aten_elementwise import lower_where
 from whit.packing.aten_operators import HANDLERS, UNCHANGED
 from whit.packing.graph_nodes import InputNode, Node
+from whit.packing.in_place import check_views, functional, is_in_place
 from whit.packing.subnetworks import Hidden, hide_subnetworks, lower_subnetwork
 from whit.packing.symbols import Call, Data, Step, materialize
 from whit.packing.tracing import module_path, trace
@@ -119,9 +120,9 @@ def _on_data(call: Call, values: dict[str, Any]) -> Any:
     if name == "type_as.default" and isinstance(call.arguments[0], Tensor):
         return call.arguments[0].to(node.meta["val"].dtype)
     result = _continue_step(node, call.arguments, call.keywords) or _handle(call)
-    if name.split(".")[0].endswith("_"):
-        for changed in node.all_input_nodes[:1]:  # in place: the name now means the result
-            values[changed.name] = result
+    if is_in_place(node):
+        check_views(node, call.module)
+        values[node.all_input_nodes[0].name] = result  # the name now means the result
     return result
 
 
@@ -165,9 +166,7 @@ def _handle(call: Call) -> Any:
         if clamp is not None:
             return clamp
     arguments = [_solid(value, call) for value in call.arguments]
-    packet: Any = getattr(call.node.target, "overloadpacket", None)
-    plain_name = str(packet).removeprefix("aten.").rstrip("_")
-    handler = HANDLERS.get(packet) or HANDLERS.get(getattr(aten, plain_name, None))
+    handler = HANDLERS.get(call.packet)
     keywords = {name: _solid(value, call) for name, value in call.keywords.items()}
     solid = Call(call.node, arguments, keywords, call.module, call.name)
     if handler is None or not solid.activations:
@@ -206,7 +205,7 @@ def _continue_step(
     node: torch.fx.Node, arguments: list[Any], keywords: dict[str, Any]
 ) -> Step | None:
     """Apply an elementwise operator to the staircase; None when it is not elementwise."""
-    target: Any = node.target
+    target = functional(node)
     if not isinstance(target, torch._ops.OpOverload):
         return None
     steps = [value for value in [*arguments, *keywords.values()] if isinstance(value, Step)]

@@ -1,9 +1,11 @@
 """`pack`: a trained module becomes the bytes of a .whit file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -163,6 +165,23 @@ def pack(
     program, data = _assemble(header, emitted)
     content = build_artifact(program, data, metadata)
     return Packed(content, len(data), _layers(emitted))
+
+
+@contextmanager
+def float_inputs(model: nn.Module) -> Iterator[None]:
+    """Let a model that was trained on float32 be packed for raw bytes: uint8 inputs are cast.
+
+    Within the context the model takes uint8 numbers as their float32 values.
+    """
+
+    def cast(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(x.float() if x.dtype == torch.uint8 else x for x in inputs)
+
+    handle = model.register_forward_pre_hook(cast)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _emit(graph: Node, source: Activation, rules: FormatRules) -> list[Emitted]:

@@ -53,7 +53,6 @@ class LinearForm:
         far = self.shifts.abs() > size * (_MOST - bound)
         return (size * bound < 1e-3) | far
 
-
     def moving(self, still: Tensor) -> "LinearForm":
         """Return the form with factors above 0, also where the sums are turned or emptied."""
         size = self.factors.abs().expand(still.shape[0])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whit.errors import CannotPack
 from whit.packing.graph_nodes import ElementwiseNode, Node
+from whit.packing.in_place import functional
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +131,16 @@ class Call:
     keywords: dict[str, Any]
     module: str
     name: str
+
+    @property
+    def function(self) -> Any:
+        """Return the ATen overload that was called, for one in place the one that copies."""
+        return functional(self.node)
+
+    @property
+    def packet(self) -> Any:
+        """Return the ATen operator without its overload."""
+        return getattr(self.function, "overloadpacket", None)
 
     @property
     def data(self) -> Data:
