@@ -259,14 +259,17 @@ def test_a_negative_scale_behind_a_matrix_turns_its_rows():
     assert kinds(packed)[:3] == ["sign", "linear", "requantize"]
 
 
-def test_a_pool_before_a_quantiser_with_negative_scales_is_refused_with_a_way_out():
+@pytest.mark.parametrize("gamma", [0.01, -0.01])
+def test_a_pool_before_a_quantiser_with_negative_scales_rounds_floats(gamma):
     model = nn.Sequential(
         Sign(), on_grid(nn.Conv2d(2, 3, 3), 0), nn.MaxPool2d(2), nn.BatchNorm2d(3)
     )
     with torch.no_grad():
-        model[3].weight.fill_(-0.01)
-    model = nn.Sequential(*model, Quantiser(1 / 64, -128, 127)).eval()
-    check(model, torch.randn(5, 2, 8, 8), tolerance=0.02)
+        model[3].weight.fill_(gamma)
+    model = nn.Sequential(*model, Quantiser(1 / 32, -128, 127)).eval()
+    packed = check(model, torch.randn(5, 2, 8, 8), exact=gamma < 0, tolerance=1e-5 + 1 / 4)
+    assert kinds(packed).count("quantize") == (gamma < 0)
+    assert kinds(packed).count("requantize") == (gamma > 0)
 
 
 def test_rounding_without_limits_is_refused():

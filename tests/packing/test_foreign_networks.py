@@ -1,7 +1,9 @@
 """Networks as they are written elsewhere: torchvision, keyword spotting, mixers, other tools."""
 
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,8 @@ from torch.nn.utils import prune
 
 from whit.errors import CannotPack
 from whit.packing import pack
+
+DATA = Path(__file__).parent / "data"
 
 
 def images(count=12, channels=3, size=32):
@@ -424,6 +428,66 @@ def test_fake_quantisation_of_weights_and_activations(low, high, form):
     packed = check(model, torch.randn(50, 24), tolerance=0.05)
     assert {layer.format for layer in packed.layers} == {form}
     assert between(packed) <= INTEGERS
+
+
+class BrevitasSign(nn.Module):
+    """What torch.export shows of QuantIdentity with SignedBinaryActPerTensorConst."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor([float(scale)]))
+
+    def forward(self, x):
+        scale = self.scale / torch.ones(1).type_as(x).abs()
+        x = torch.where(x > scale, scale.type_as(x), x)
+        x = torch.where(x < -scale, (-scale).type_as(x), x)
+        return ((x >= 0.0).to(torch.float32) * 2.0 - 1.0) * scale.type_as(x)
+
+
+class BrevitasRelu(nn.Module):
+    """What torch.export shows of QuantReLU with 4 bits."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        self.register_buffer("zero", torch.tensor(0.0))
+        self.register_buffer("bits", torch.tensor(4.0))
+
+    def forward(self, x):
+        x = torch.round(torch.relu(x) / self.scale + self.zero.detach())
+        highest, lowest = 2**self.bits - 1, self.bits * 0
+        x = torch.where(x > highest, highest.type_as(x), x)
+        x = torch.where(x < lowest, lowest.type_as(x), x)
+        return (x - self.zero.detach()) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "forms", "domain"),
+    [
+        ("binary", BrevitasSign, {"bits"}, "sign"),
+        ("ternary", BrevitasSign, {"ternary5", "ternary", "bits"}, "sign"),
+        ("int4", BrevitasRelu, {"int4"}, "uint8"),
+    ],
+)
+def test_exported_values_of_brevitas(name, activation, forms, domain):
+    """The values come from Brevitas itself, see data/make_brevitas.py, which packs it live too."""
+    with np.load(DATA / "brevitas.npz") as stored:
+        values = {key: torch.from_numpy(stored[key]) for key in stored.files}
+    norm = nn.BatchNorm1d(16)
+    first, second = nn.Linear(24, 16, bias=False), nn.Linear(16, 5, bias=False)
+    with torch.no_grad():
+        first.weight.copy_(values[f"{name}.weight1"])
+        second.weight.copy_(values[f"{name}.weight2"])
+        parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        for part, value in zip(parts, values[f"{name}.norm"], strict=True):
+            part.copy_(value)
+    scales = [values[f"{name}.scale{k}"] for k in (1, 2)]
+    model = nn.Sequential(activation(scales[0]), first, norm, activation(scales[1]), second)
+    packed = check(model, values["x"], tolerance=1e-5)
+    expected = values[f"{name}.output"].numpy()
+    np.testing.assert_allclose(packed.program(values["x"].numpy()), expected, atol=1e-5)
+    assert {layer.format for layer in packed.layers} <= forms
+    assert between(packed) == {"int32", domain}
 
 
 def test_modules_of_torch_ao_with_their_observers_off():

@@ -27,8 +27,8 @@ ACTIVATIONS = {
     "sign": (Sign, "sign"),
     "three": (lambda: Quantiser(1.0, -1, 1), "int8"),
     "uint4": (lambda: nn.Sequential(nn.ReLU(), Quantiser(0.25, 0, 15)), "uint8"),
-    "uint8": (lambda: nn.Sequential(nn.ReLU(), Quantiser(1 / 64, 0, 255)), "uint8"),
-    "int8": (lambda: Quantiser(1 / 32, -128, 127), "int8"),
+    "uint8": (lambda: nn.Sequential(nn.ReLU(), Quantiser(1 / 16, 0, 255)), "uint8"),
+    "int8": (lambda: Quantiser(1 / 16, -128, 127), "int8"),
     "int12": (lambda: Quantiser(1 / 256, -2048, 2047), "int16"),
 }
 

@@ -16,6 +16,7 @@ from whit.packing.graph_nodes import (
     LinearNode,
     Node,
     OperatorNode,
+    PoolNode,
     added,
     multiplied,
 )
@@ -121,10 +122,10 @@ def _fold_with_matrix(
             return rounding_node(links, whole, form)
         return _written(links[-1], _function(links, scale, matrix.bias), rows, Line(None), base)
     form = linear_form(links, exact.factors, exact.shifts)
-    if form is not None and form.steps > MOST_THRESHOLDS and form.coarse:
+    if form is not None and form.steps > MOST_THRESHOLDS and not _multipliable(form, between):
         return rounding_node(links, _append(matrix_on(matrix, source), between), form)
     if form is not None and form.steps > MOST_THRESHOLDS:
-        exact, form = _rising(exact, form, between)
+        exact, form = _rising(exact, form)
         return _requantised(links[-1], form, _append(exact.node, between), exact.bound)
     base = _append(exact.node, between)
     function = _function(links, exact.factors, exact.shifts)
@@ -137,17 +138,18 @@ def _requantised(last: ElementwiseNode, form: LinearForm, base: Node, bound: int
     return added(node, torch.tensor(-float(moved))) if moved else node
 
 
-def _rising(
-    exact: IntegerMatrix, form: LinearForm, between: list[Node]
-) -> tuple[IntegerMatrix, LinearForm]:
+def _multipliable(form: LinearForm, between: list[Node]) -> bool:
+    """Say whether one multiplication of the sums gives the result closely enough.
+
+    Rows with negative scales are turned, but a maximum of turned sums is another number.
+    """
+    pooled = any(isinstance(node, PoolNode) for node in between)
+    return not form.coarse and not (pooled and bool((form.factors < 0).any()))
+
+
+def _rising(exact: IntegerMatrix, form: LinearForm) -> tuple[IntegerMatrix, LinearForm]:
     """Turn rows that fall, and empty those that never move the result."""
     factors = form.factors.expand(exact.node.weight.shape[0]).clone()
-    if between and bool((factors < 0).any()):
-        raise CannotPack(
-            "a max-pool lies between a matrix and a quantiser with negative scales; put the pool "
-            "behind the quantiser",
-            exact.node.module,
-        )
     signs = torch.where(factors < 0, -1.0, 1.0)
     still = form.still(exact.bound)
     weight = exact.node.weight * torch.where(still, 0.0, signs).reshape(

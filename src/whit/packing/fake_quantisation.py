@@ -9,34 +9,35 @@ from torch.overrides import TorchFunctionMode
 from whit.errors import CannotPack
 from whit.parts.surgery import swap_modules
 
-_QUIET = ("__get__", "_set_grad_enabled")
 _NAMES = ("input", "scale", "zero_point", "quant_min", "quant_max")
 _CHANNEL_NAMES = ("input", "scale", "zero_point", "axis", "quant_min", "quant_max")
 
 
 class FakeQuantisationInSteps(TorchFunctionMode):
-    """Replace the fake quantisation functions, and remember the last function that was called.
+    """Replace the fake quantisation functions, and remember the first function that failed.
 
     Attributes:
-        last: name of the last function, for messages.
+        failed: name of the function, for messages; "" where none did.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.last = ""
+        self.failed = ""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Call a function of torch, or its replacement."""
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", str(func))
-        self.last = self.last if name in _QUIET else name
         if func is torch.fake_quantize_per_tensor_affine:
             return fake_quantized(**{**dict(zip(_NAMES, args, strict=False)), **kwargs})
         if func is torch.fake_quantize_per_channel_affine:
             return _by_channel(**{**dict(zip(_CHANNEL_NAMES, args, strict=False)), **kwargs})
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except Exception:
+            self.failed = self.failed or getattr(func, "__name__", str(func))
+            raise
 
 
 def fake_quantized(

@@ -76,7 +76,8 @@ def hide_subnetworks(model: nn.Module, example: Tensor) -> tuple[nn.Module, list
         The model (a stub where it is itself a group or route) and what was hidden, by number.
 
     Raises:
-        CannotPack: a group or route is called with several inputs, more than once, or never.
+        CannotPack: a group or route is called with several inputs, more than once, or never, or
+            its members get inputs of their own.
     """
     found = [(path, m) for path, m in model.named_modules() if isinstance(m, Group | Route)]
     outermost = [
@@ -87,6 +88,14 @@ def hide_subnetworks(model: nn.Module, example: Tensor) -> tuple[nn.Module, list
     ]
     if not outermost:
         return model, []
+    for path, module in outermost:
+        if isinstance(module, Group) and module.own_inputs:
+            raise CannotPack(
+                "its members get inputs of their own (own_inputs=True), which one input of a file "
+                "cannot give; set group.own_inputs = False to send the same input to all",
+                path,
+                "Group",
+            )
     calls = _record_calls(model, [module for _, module in outermost], example)
     hidden: list[Hidden] = []
     for path, module in outermost:
@@ -149,9 +158,8 @@ def lower_subnetwork(call: Call, hidden: list[Hidden], lower: Lower) -> Data:
 def _lower_group(call: Call, taken: Hidden, lower: Lower) -> Data:
     outputs: list[Node] = []
     for number, member in enumerate(taken.module.members):
-        inputs = taken.example[number] if taken.module.own_inputs else taken.example
         path = f"{taken.path}.members.{number}".lstrip(".")
-        result = _lower_member(member, inputs, call.data.node, path, lower)
+        result = _lower_member(member, taken.example, call.data.node, path, lower)
         if result.leading or len(result.shape) >= MAX_RANK:
             raise call.refuse(f"the output of member {number} has too many axes to be stacked")
         outputs.append(reshaped(result.node, (1, *result.shape)))

@@ -63,7 +63,7 @@ def trace(baked: nn.Module, example: Tensor) -> Traced:
             f"{first[0] if first else 'no message'}); make the forward call free of branches on "
             "values and of fixed batch sizes",
             modules.path,
-            functions.last if modules.running else "",
+            functions.failed if modules.running else "",
         ) from error
     return Traced(
         list(exported.graph_module.graph.nodes),
