@@ -79,13 +79,13 @@ def test_a_binary_network_needs_no_float_and_no_libm(check):
 def test_a_quantised_network_is_exact(check):
     scale = np.array([1 << 20], dtype=np.int32)
     random = np.random.default_rng(0)
-    bias = random.integers(-3000, 3000, 8).astype(np.int32)
+    offsets = random.integers(-3000, 3000, 8) << 20
     values = random.integers(-128, 128, (8, 27)).astype(np.int8)
     again = random.integers(-8, 8, (10, 8 * 16)).astype(np.int8)
     operators = [
         Quantize(0.1, 31.0, -128, 127),
         Conv2d(StoredWeight(FORMATS[9], values, taps=9), None, (3, 3), (2, 2), (1, 1), -3),
-        Requantize(scale, bias, 28, 0, 127),
+        Requantize(scale, offsets, 28, 0, 127),
         MaxPool2d((2, 2), (2, 2)),
         Flatten(),
         Linear(StoredWeight(FORMATS[10], again), None),

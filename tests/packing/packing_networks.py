@@ -98,7 +98,7 @@ def torch_output(model, x):
         return model.eval()(x).numpy()
 
 
-def check(model, x, *, exact=False, tolerance=1e-4, **options):
+def check(model, x, *, exact=False, tolerance=1e-4, classes=True, **options):
     """Pack and compare with torch: bit for bit, or relative to the largest output."""
     expected = torch_output(model, x)
     packed = pack(model, x[:2], **options)
@@ -109,7 +109,8 @@ def check(model, x, *, exact=False, tolerance=1e-4, **options):
     else:
         largest = max(float(np.abs(expected).max()), 1e-3)
         np.testing.assert_allclose(found / largest, expected / largest, atol=tolerance, rtol=0)
-        np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
+        if classes:  # two classes may have the very same sum
+            np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
     return packed
 
 

@@ -240,13 +240,19 @@ def test_many_levels_are_one_multiplication_that_is_right_up_to_half_a_sum(low, 
     assert bool(((found - wanted).abs() <= 0.5 + 0.5 * factors.abs() + 1e-6).all())
 
 
-def test_requantising_of_raw_integers_by_a_power_of_two():
+@pytest.mark.parametrize("shift", [100, 0, -3])
+@pytest.mark.parametrize("factor", [0.25, -0.25, 0.3])
+def test_rounding_of_raw_integers_is_exact_with_ties(shift, factor):
     x = torch.arange(256, dtype=torch.uint8)[:, None]
-    model = Function(lambda x: torch.clamp(torch.round((x.float() - 100) / 4 + 0.125), -20, 30))
-    packed = check(model, x, exact=True)
-    assert kinds(packed) == ["requantize"]
-    falling = Function(lambda x: torch.clamp(torch.round((100 - x.float()) / 4 + 0.125), -20, 30))
-    check(falling, x, exact=True)
+    by = Function(lambda x: torch.clamp(torch.round((x.float() - shift) * factor), -20, 30))
+    assert kinds(check(by, x, exact=True)) == ["quantize"]
+    back = Function(lambda x: torch.clamp(torch.round((shift - x.float()) / 4), -20, 30))
+    assert kinds(check(back, x, exact=True))[-1] == "quantize"
+
+
+def test_limits_between_two_integers_stay():
+    model = Function(lambda x: torch.clamp(torch.round(x * 4), -20.5, 30.25))
+    check(model, torch.randn(300, 4) * 9, exact=True)
 
 
 def test_a_negative_scale_behind_a_matrix_turns_its_rows():

@@ -49,7 +49,7 @@ def every_operator():
         op.Quantize(0.1, 8.0, -8, 7),
         op.MaxPool2d((2, 2), (2, 2)),
         op.Conv2d(weight(5, 36, 10, 9), None, (3, 3)),
-        op.Requantize(int32(3, 5, 7, 9, 11), int32(1), 7, 0, 255),
+        op.Requantize(int32(3, 5, 7, 9, 11), np.array([1], dtype=np.int64), 7, 0, 255),
         op.Lookup(floats(200)),
         op.Levels(np.sort(floats(10)).reshape(5, 2), np.arange(5) > 2, -1, 1),
         op.Threshold(np.zeros(5, dtype=np.int8), np.arange(5) < 1),

@@ -97,11 +97,16 @@ def _export_c(program: Program, folder: Path, name: str, force: bool, as_json: b
 def _export_onnx(
     program: Program, target: Path, samples: Any, quantized: str, force: bool, as_json: bool
 ) -> None:
+    from whit.errors import WhitError
+    from whit.export.onnx_check import Disagreement
     from whit.export.onnx_export import export_onnx
 
     _refuse_folder(target)
     with tempfile.TemporaryDirectory() as place:
-        made = export_onnx(program, Path(place) / target.name, samples, quantized=quantized)
+        try:
+            made = export_onnx(program, Path(place) / target.name, samples, quantized=quantized)
+        except Disagreement as error:
+            raise WhitError(error.said("--exact")) from None
         (path,) = _moved([made.path], target.parent, force)
     if as_json:
         show_json({"target": "onnx", **vars(made), "path": str(path)})

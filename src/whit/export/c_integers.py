@@ -49,13 +49,13 @@ def write_requantize(step: StepWriter) -> None:
         "requantize", "_".join(["requantize", *map(short_name, types.values())]), **types
     )
     multipliers = operator.multipliers.astype(np.int32)
-    bias = np.zeros(1, dtype=np.int32) if operator.bias is None else operator.bias
-    split = channels_of(step.source.activation, max(multipliers.size, bias.size))
+    offsets = np.zeros(1, dtype=np.int64) if operator.offsets is None else operator.offsets
+    split = channels_of(step.source.activation, max(multipliers.size, offsets.size))
     arrays = (
         step.unit.constant(f"multipliers_{step.index}", multipliers),
-        step.unit.constant(f"bias_{step.index}", bias.astype(np.int32)),
+        step.unit.constant(f"offsets_{step.index}", offsets.astype(np.int64)),
     )
-    steps = int(multipliers.size > 1), int(bias.size > 1)
+    steps = int(multipliers.size > 1), int(offsets.size > 1)
     limits = int_literal(operator.low), int_literal(operator.high)
     order = (split[0], *steps, split[1], operator.exponent, *limits)
     step.call(kernel, x, step.y, *arrays, *order)

@@ -17,6 +17,7 @@ KEYWORDS = frozenset(
 )
 C_TYPES = {
     np.dtype(np.float32): "float",
+    np.dtype(np.int64): "int64_t",
     np.dtype(np.int32): "int32_t",
     np.dtype(np.int16): "int16_t",
     np.dtype(np.int8): "int8_t",
@@ -63,6 +64,8 @@ def array_text(name: str, values: NDArray[Any]) -> str:
         items = [f"0x{number:08x}u" for number in flat.tolist()]
     elif flat.dtype == np.float32:
         items = [float_literal(number) for number in flat]
+    elif flat.dtype == np.int64:
+        items = [f"INT64_C({number})" for number in flat.tolist()]
     else:
         items = [int_literal(number) for number in flat.tolist()]
     body = "\n".join(_lines(items))

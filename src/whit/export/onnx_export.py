@@ -27,7 +27,9 @@ class OnnxExport:
         drawn: the inputs were drawn at random, because none were given.
         largest_difference: largest absolute difference of an output.
         same_classes: inputs of the same class; None when the output is no row of class scores.
-        beyond: inputs that differ by more than rounding, since a number lay on a threshold.
+        near_ties: inputs of another class whose two scores are almost equal.
+        beyond: inputs that differ by more than float rounding, since a number lay on a threshold
+            or between two steps.
         merged: integer layers that became QDQ patterns with their rounding.
     """
 
@@ -37,6 +39,7 @@ class OnnxExport:
     drawn: bool
     largest_difference: float
     same_classes: int | None
+    near_ties: int
     beyond: int
     merged: int
 
@@ -47,8 +50,11 @@ class OnnxExport:
         parts.append(f"largest difference {self.largest_difference:.3g}")
         if self.same_classes is not None:
             parts.append(f"same class for {self.same_classes} of {self.checked}")
+        if self.near_ties:
+            parts.append(f"{self.near_ties} of the others near ties")
         if self.beyond:
-            parts.append(f"{self.beyond} beyond rounding (a number lay on a threshold)")
+            reason = "layers may round one step apart" if self.merged else "a number on a threshold"
+            parts.append(f"{self.beyond} beyond float rounding ({reason})")
         return "; ".join(parts)
 
 
@@ -67,7 +73,7 @@ def export_onnx(
         path: the file to write or replace; it appears only when the check passes.
         inputs: raw samples [batch, *program.input.shape] to check on; 16 drawn ones when None.
         quantized: "qdq": integer layers become DequantizeLinear, Conv or Gemm, QuantizeLinear,
-            which ONNX Runtime runs on integers, one unit apart from the file at rare roundings;
+            which ONNX Runtime runs on integers, one step apart from the file at rare roundings;
             "exact": the integers of the file, in more operators.
 
     Returns:
@@ -75,8 +81,10 @@ def export_onnx(
 
     Raises:
         MissingExtra: onnx or onnxruntime is not installed.
-        WhitError: both disagree (the first operator that does is named), the inputs do not fit,
-            or the file cannot be written.
+        Disagreement: an operator computes something else (the message names it), or a layer of
+            QDQ is more than one step apart, or many layers one step apart change the class of
+            more than 2 % of the inputs (1 at least), near ties not counted.
+        WhitError: the inputs do not fit, or the file cannot be written.
     """
     path = Path(path)
     built = build(program, quantized)
@@ -104,6 +112,7 @@ def export_onnx(
         drawn=inputs is None,
         largest_difference=found.largest_difference,
         same_classes=found.same_classes,
+        near_ties=found.near_ties,
         beyond=found.beyond,
         merged=len(built.merged),
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from whit.export.onnx_graph import EXACT_FLOAT, Array, Graph, Value, per_channel, value_of
 from whit.export.onnx_weights import (
@@ -22,10 +23,13 @@ from whit.export.onnx_weights import (
     safe_centre,
     weight_tensor,
 )
+from whit.runtime.bits import binary_gemm_reference
 from whit.runtime.layout import FLOAT, INTEGER, Activation
 from whit.runtime.operators import Conv2d, Linear, Requantize
 
 Matrix = Linear | Conv2d
+
+FINE_SUMS = 64  # sums an output step holds at least, where the bias of a pattern is rounded
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,11 @@ def write_quantized(
 ) -> Value | None:
     """Write a matrix operator and the requantize behind it as one QDQ pattern.
 
-    Rounding is half to even of a float32 product there and half up of the exact product in the
-    file. They differ only within float32 rounding of a half; where an exact half can occur, and
-    where ONNX has no such pattern, nothing is written and the result is None.
+    Both round half to even, the pattern a float32 product. An exact half stays one there: its
+    multiplier and its sum have at most 9 significant bits, since their product is below 2^8 steps.
+    So the two differ, by one step, only within float32 rounding of a half, or where the offset is
+    no whole number of sums and rounding it to one matters. Where that is coarse, and where ONNX
+    has no such pattern, nothing is written and the result is None.
 
     Args:
         graph: where the nodes go.
@@ -89,21 +95,23 @@ def write_quantized(
     weight = operator.weight
     suits = x.form in ("uint8", "int8") and result.domain in ("uint8", "int8")
     one_a_channel = follower.multipliers.size > 1 or (
-        follower.bias is not None and follower.bias.size > 1
+        follower.offsets is not None and follower.offsets.size > 1
     )
     if isinstance(operator, Linear) and len(x.shape) > 1 and one_a_channel:
         return None  # a channel is the first axis there, not a row of the weight
-    if not suits or not fits_byte(weight.values) or _half_can_occur(operator, follower, x):
+    if not suits or not fits_byte(weight.values):
         return None
     if isinstance(operator, Linear):
         product, x = _linear(graph, operator, x)
     else:
         product, x = _conv2d(graph, operator, x)
-    scale = (follower.multipliers * 2.0**-follower.exponent).astype(np.float32)
-    centre = safe_centre(weight.values, x.form, x.limit)
-    matrix = dequantized_weight(graph, weight.values.reshape(product.shape), scale, centre)
-    bias = _dequantized_bias(graph, follower, scale, weight.rows)
-    sums = product.of_floats(graph, graph.dequantized(x), matrix, bias)
+    rows = _rows_of(follower, _largest_sums(weight.values, x.limit))
+    if rows is None:
+        return None
+    values = np.where(rows.fixed[:, None], 0, weight.values).astype(weight.values.dtype)
+    centre = safe_centre(values, x.form, x.limit)
+    matrix = dequantized_weight(graph, values.reshape(product.shape), rows.scale, centre)
+    sums = product.of_floats(graph, graph.dequantized(x), matrix, _dequantized_bias(graph, rows))
     one, zero = graph.number(1), graph.number(0, result.domain)
     quantized = graph.node("QuantizeLinear", sums, one, zero)
     limits = np.iinfo(result.domain)
@@ -118,16 +126,20 @@ def write_requantize(graph: Graph, operator: Requantize, x: Value, result: Activ
     """Write a requantize in int64, bit for bit as the runtime computes it."""
     rank = len(x.shape)
     number = graph.cast(x.tensor, "int64")
-    if operator.bias is not None:
-        bias = per_channel(operator.bias.astype(np.int64), rank)
-        number = graph.node("Add", number, graph.constant(bias))
     factors = per_channel(operator.multipliers.astype(np.int64), rank)
     number = graph.node("Mul", number, graph.constant(factors))
-    number = graph.node("Add", number, graph.number(1 << (operator.exponent - 1), "int64"))
+    if operator.offsets is not None:
+        offsets = per_channel(operator.offsets.astype(np.int64), rank)
+        number = graph.node("Add", number, graph.constant(offsets))
     divisor = graph.number(1 << operator.exponent, "int64")
     # ONNX divides towards zero and has no signed shift: take off the remainder first.
-    whole = graph.node("Sub", number, graph.node("Mod", number, divisor))
-    number = graph.node("Div", whole, divisor)
+    rest = graph.node("Mod", number, divisor)
+    whole = graph.node("Div", graph.node("Sub", number, rest), divisor)
+    # Up beyond a half, and at a half from an odd number: both are rest + odd > half.
+    odd = graph.node("Mod", whole, graph.number(2, "int64"))
+    half = graph.number(1 << (operator.exponent - 1), "int64")
+    up = graph.node("Greater", graph.node("Add", rest, odd), half)
+    number = graph.node("Add", whole, graph.cast(up, "int64"))
     low, high = (graph.number(n, "int64") for n in (operator.low, operator.high))
     number = graph.node("Clip", number, low, high)
     value = value_of("", result, max(abs(operator.low), abs(operator.high)))
@@ -147,7 +159,8 @@ def _conv2d(graph: Graph, operator: Conv2d, x: Value) -> tuple[Product, Value]:
     if operator.pad_value:
         pads = graph.integers(0, 0, pad_h, pad_w, 0, 0, pad_h, pad_w)
         border = graph.number(operator.pad_value, x.form)
-        x = replace(x, tensor=graph.node("Pad", x.tensor, pads, border))
+        limit = max(x.limit, abs(operator.pad_value))
+        x = replace(x, tensor=graph.node("Pad", x.tensor, pads, border), limit=limit)
         pad_h = pad_w = 0
     per_group = operator.weight.columns // (operator.size[0] * operator.size[1])
     attributes = {
@@ -244,22 +257,51 @@ def _largest_sums(values: Array, limit: int) -> Array:
     return sums
 
 
-def _half_can_occur(operator: Matrix, follower: Requantize, x: Value) -> bool:
-    """Say whether a sum times its multiplier can lie exactly between two integers."""
-    multipliers = follower.multipliers.astype(np.int64)
-    if not multipliers.all():
-        return True  # a scale of 0 is no QDQ pattern
-    bias = np.zeros(1, np.int64) if follower.bias is None else follower.bias.astype(np.int64)
-    largest = _largest_sums(operator.weight.values, x.limit) + np.abs(bias)
-    odd_shift = follower.exponent - np.log2(multipliers & -multipliers).astype(np.int64)
-    return bool(((odd_shift >= 1) & (largest >= 2.0 ** (odd_shift - 1))).any())
+@dataclass(frozen=True)
+class _Rows:
+    """The constants of a QDQ pattern, for each row of the weight.
+
+    Args:
+        scale: float32 [1] or [rows], output steps per sum.
+        bias: int32 [rows], in sums.
+        fixed: rows whose result no input changes; their weights become 0.
+    """
+
+    scale: Array
+    bias: Array
+    fixed: NDArray[np.bool_]
 
 
-def _dequantized_bias(graph: Graph, follower: Requantize, scale: Array, rows: int) -> str | None:
-    if follower.bias is None:
+def _rows_of(follower: Requantize, largest: Array) -> _Rows | None:
+    """Return the constants that come close enough to a requantize; None where there are none.
+
+    Args:
+        follower: the requantize.
+        largest: largest magnitude that the sums of each row can have.
+    """
+    factors = np.broadcast_to(follower.multipliers, largest.shape)
+    offsets = np.zeros(1, np.int64) if follower.offsets is None else follower.offsets
+    offsets = np.broadcast_to(offsets, largest.shape)
+    ends = replace(follower, multipliers=factors, offsets=offsets)
+    least, most = (ends.run(end[None], binary_gemm_reference)[0] for end in (-largest, largest))
+    fixed = least == most
+    divisors = np.where(fixed, 1, factors).astype(np.int64)  # a factor of 0 is always fixed
+    whole, rest = np.divmod(offsets, divisors)
+    coarse = (rest != 0) & (divisors * FINE_SUMS > 1 << follower.exponent)
+    wide = np.abs(whole) + largest >= np.iinfo(np.int32).max
+    if ((coarse | wide) & ~fixed).any():
         return None
-    bias = np.broadcast_to(follower.bias, (rows,)).astype(np.int32)
-    scales = graph.own_constant(scale if scale.size > 1 else scale.reshape(()))
-    zero = graph.own_constant(np.zeros(scale.shape if scale.size > 1 else (), dtype=np.int32))
-    axis = {"axis": 0} if scale.size > 1 else {}
-    return graph.node("DequantizeLinear", graph.own_constant(bias), scales, zero, **axis)
+    bias = np.where(fixed, least, whole + (2 * rest >= divisors)).astype(np.int32)
+    scale = np.where(fixed, 1, factors * 2.0**-follower.exponent).astype(np.float32)
+    same = follower.multipliers.size == 1 and not fixed.any()
+    return _Rows(scale[:1] if same else scale, bias, fixed)
+
+
+def _dequantized_bias(graph: Graph, rows: _Rows) -> str | None:
+    if not rows.bias.any():
+        return None
+    many = rows.scale.size > 1
+    scales = graph.own_constant(rows.scale if many else rows.scale.reshape(()))
+    zero = graph.own_constant(np.zeros(rows.scale.shape if many else (), dtype=np.int32))
+    axis = {"axis": 0} if many else {}
+    return graph.node("DequantizeLinear", graph.own_constant(rows.bias), scales, zero, **axis)

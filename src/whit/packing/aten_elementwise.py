@@ -12,6 +12,7 @@ from whit.packing.graph_nodes import (
     Node,
     OperatorNode,
     added,
+    is_per_channel,
     multiplied,
     reshaped,
 )
@@ -32,6 +33,18 @@ COMPARISONS: dict[Any, Callable[[Tensor, float], Tensor]] = {
 _MIRRORED = {aten.ge: aten.le, aten.gt: aten.lt, aten.le: aten.ge, aten.lt: aten.gt}
 
 
+def expect_floats(call: Call) -> None:
+    """Refuse arithmetic of integers, which torch does in their own width.
+
+    Raises:
+        CannotPack: the activation is no float.
+    """
+    if not call.data.dtype.is_floating_point:
+        raise call.refuse(
+            "it computes with integers, which wrap around in torch; write x.float() before it"
+        )
+
+
 def unchanged(call: Call) -> Data:
     """Lower whatever keeps the numbers: copies, detach, casts to float32."""
     dtype = call.node.meta["val"].dtype
@@ -41,6 +54,9 @@ def unchanged(call: Call) -> Data:
         raise call.refuse("numbers are cut to integers here; keep float32")
     if dtype in (torch.float64, torch.float16, torch.bfloat16):
         raise call.refuse(f"it computes in {dtype}; convert the model with model.float()")
+    widened = dtype in (torch.int32, torch.int64)
+    if dtype not in (call.data.dtype, torch.float32) and not widened:
+        raise call.refuse(f"numbers of {call.data.dtype} become {dtype}; use x.float()")
     result: Data = replace(call.data, dtype=dtype)
     return result
 
@@ -59,6 +75,7 @@ def lower_relu(call: Call) -> Data:
 
 def lower_clamp(call: Call) -> Data:
     """Lower clamp, hardtanh and relu6."""
+    expect_floats(call)
     low, high = call.get(1, "min"), call.get(2, "max")
     kind = call.packet
     if kind is aten.hardtanh:
@@ -79,10 +96,18 @@ def lower_extreme(call: Call) -> Data:
     return clamped(call, None, limit) if "minimum" in call.name else clamped(call, limit, None)
 
 
-def lower_where(call: Call, condition: Step, first: Any, second: Any) -> Data | None:
+def lower_where(call: Call) -> Data | None:
     """Lower ``where(x > c, c, x)`` and its likes, that is clamp; None where it is another thing."""
+    if call.packet is aten.where and len(call.arguments) == 3:
+        condition, first, second = call.arguments
+    elif call.packet is aten.masked_fill:
+        second, condition, first = call.arguments
+    else:
+        return None
+    if not isinstance(condition, Step) or len(condition.centers) != 1:
+        return None
     x, other = (first, second) if isinstance(first, Data) else (second, first)
-    if not isinstance(x, Data) or isinstance(other, Data | Step) or len(condition.centers) != 1:
+    if not isinstance(x, Data) or isinstance(other, Data | Step):
         return None
     center = torch.tensor(condition.centers[0], dtype=torch.float32)
     value = torch.as_tensor(other, dtype=torch.float32)
@@ -129,6 +154,7 @@ def clamped(call: Call, low: float | None, high: float | None) -> Data:
 
 def lower_round(call: Call) -> Data:
     """Lower round, floor and ceil, which only folding can write."""
+    expect_floats(call)
     if len(call.arguments) > 1 or call.keywords:
         raise call.refuse("rounding to decimals; scale, round and scale back instead")
     target = call.function
@@ -157,6 +183,7 @@ _MONOTONE = {"sigmoid", "tanh", "hardsigmoid", "softplus"}
 
 def lower_curve(call: Call) -> Data:
     """Lower smooth activations."""
+    expect_floats(call)
     target = call.function
     function, alpha = CURVES[call.packet], 1.0
     rest = call.arguments[1:]
@@ -189,6 +216,7 @@ def lower_curve(call: Call) -> Data:
 
 def lower_leaky_relu(call: Call) -> Data:
     """Lower leaky_relu and prelu."""
+    expect_floats(call)
     slopes = call.get(1, "negative_slope" if "leaky" in call.name else "weight", 0.01)
     if isinstance(slopes, Data):
         raise call.refuse("the slope is computed from the input; use a constant one")
@@ -204,7 +232,8 @@ def lower_leaky_relu(call: Call) -> Data:
         ElementwiseNode,
         apply=apply,
         name=call.name,
-        per_channel=flat.numel() == 1 or spread.shape == _channel_shape(call.data.shape),
+        constants=(spread,),
+        per_channel=is_per_channel(spread, call.data.shape),
         monotone=bool((flat >= 0).all()),
         operator=LeakyRelu(flat.numpy()),
     )
@@ -223,6 +252,8 @@ def lower_arithmetic(call: Call) -> Data:
     target = call.function
     position = next(i for i, value in enumerate(call.arguments) if isinstance(value, Data))
     rest = [value for i, value in enumerate(call.arguments) if i != position]
+    if rest and not isinstance(rest[0], Tensor | int | float):
+        raise call.refuse("it computes with the batch size; each sample must be alone")
     constant = torch.as_tensor(rest[0] if rest else -1.0, dtype=torch.float32)
     packet = call.packet
     if packet is aten.div and (position == 1 or call.keywords.get("rounding_mode")):
@@ -242,7 +273,7 @@ def lower_arithmetic(call: Call) -> Data:
     form = kinds.get(packet, "multiply")
     if packet is aten.rsub or (form == "subtract" and position == 1):
         form = "subtract_from"
-    per_channel = constant.numel() == 1 or constant.shape == _channel_shape(shape)
+    per_channel = is_per_channel(constant, shape)
     return call.then(
         ElementwiseNode,
         apply=apply,
@@ -251,10 +282,6 @@ def lower_arithmetic(call: Call) -> Data:
         constants=(constant,),
         per_channel=per_channel,
     )
-
-
-def _channel_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0],) + (1,) * (len(shape) - 1)
 
 
 def _per_sample(call: Call, constant: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -268,7 +295,7 @@ def _per_sample(call: Call, constant: Tensor, shape: tuple[int, ...]) -> Tensor:
     if constant.dim() > len(shape) or call.data.shape != shape:
         raise call.refuse(f"a constant of shape {list(constant.shape)} differs between samples")
     constant = constant.reshape((1,) * (len(shape) - constant.dim()) + tuple(constant.shape))
-    if tuple(constant.shape) == _channel_shape(shape):
+    if is_per_channel(constant, shape):
         return constant
     return constant.expand(shape).contiguous()
 
@@ -322,6 +349,8 @@ def lower_comparison(call: Call) -> Step:
         left, right = replace(left, node=added(left.node, -limits)), 0.0
     if not isinstance(right, int | float) or not isinstance(left, Data):
         raise call.refuse("only comparisons with constants can be packed")
+    if not left.dtype.is_floating_point and not (left.dtype == torch.uint8 and 0 <= right <= 255):
+        raise call.refuse("integers are compared in their own width; write x.float() before it")
     values = COMPARISONS[packet](torch.tensor([-1.0, 0.0, 1.0]), 0.0)
     return Step(left, (float(right),), values, call.name)
 

@@ -11,6 +11,7 @@ import torch
 from whit.packing import aten_elementwise as elementwise
 from whit.packing import aten_matrices as matrices
 from whit.packing import aten_shapes as shapes
+from whit.packing.in_place import DROPOUTS
 from whit.packing.symbols import Call
 
 aten = torch.ops.aten
@@ -34,7 +35,7 @@ HANDLERS: dict[Any, Callable[[Call], Any]] = {
     **dict.fromkeys((aten.round, aten.floor, aten.ceil), elementwise.lower_round),
     **dict.fromkeys((aten.leaky_relu, aten.prelu), elementwise.lower_leaky_relu),
     **dict.fromkeys((aten.relu, aten.relu_), elementwise.lower_relu),
-    aten.dropout: elementwise.lower_dropout,
+    **dict.fromkeys(DROPOUTS, elementwise.lower_dropout),
     aten.sign: elementwise.lower_sign,
     **dict.fromkeys((aten.conv1d, aten.conv2d), matrices.lower_conv),
     aten.linear: matrices.lower_linear,

@@ -33,8 +33,10 @@ from whit.packing.staircases import Function, Line, Staircase, find_staircase
 from whit.runtime.layout import SIGN, integer_domain
 from whit.runtime.operators import Levels, Lookup, Operator, Sign, Threshold
 
-# Up to so many steps a quantiser is stored as thresholds, exactly; above as one multiplication.
-MOST_THRESHOLDS = 15
+# Up to so many steps a quantiser is stored as thresholds, exactly; above as one multiplication,
+# which takes 12 bytes a channel.
+MOST_THRESHOLDS = 7
+_LINEAR = ("multiply", "divide", "add", "subtract", "subtract_from")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +83,11 @@ def _quantiser(links: list[ElementwiseNode]) -> tuple[int, int]:
     if last < 0:
         return 0, 0
     end = last + 1
-    while end < len(links) and links[end].form in ("clamp", "relu"):
-        end += 1
+    for place, link in enumerate(links[end:], start=end):
+        if link.form in ("clamp", "relu"):
+            end = place + 1
+        elif link.form not in _LINEAR or _per_channel(link):
+            break
     begin = max((k + 1 for k, link in enumerate(links[:last]) if not link.monotone), default=0)
     return begin, end
 
@@ -92,12 +97,9 @@ def _fold_without_matrix(links: list[ElementwiseNode], base: Node) -> Node:
     channels = links[0].shape[0] if any(_per_channel(link) for link in links) else 1
     found = integer_source(base)
     bare = found is not None and found.node is base
-    form = linear_form(links, torch.ones(1), torch.zeros(1))
+    begin, form = _rounding_part(links)
     if form is not None and form.steps > MOST_THRESHOLDS:
-        rising = bool((form.factors > 0).all()) and not form.coarse
-        if found is not None and bare and rising:
-            return _requantised(links[-1], form, base, found.bound)
-        return rounding_node(links, base, form)
+        return rounding_node(links[begin:], _append(base, links[:begin]), form)
     line = Line(found.bound if found is not None and bare else None)
     function = _function(links, None, None)
     return _written(links[-1], function, channels, line, base)
@@ -113,20 +115,20 @@ def _fold_with_matrix(
     """Fold a quantiser of the sums of a matrix."""
     exact = integer_matrix(matrix, source)
     rows = matrix.weight.shape[0]
+    begin, form = _rounding_part(links)
+    if form is not None and form.steps > MOST_THRESHOLDS:
+        whole = None
+        if exact is not None and begin == 0:
+            whole = linear_form(links, exact.factors, exact.shifts)
+        if exact is None or whole is None or _turned_behind_pool(whole, between):
+            base = _append(matrix_on(matrix, source), [*between, *links[:begin]])
+            return rounding_node(links[begin:], base, form)
+        exact, whole = _rising(exact, whole)
+        return _requantised(links[-1], whole, _append(exact.node, between), exact.bound)
     if exact is None:
         sums, scale = _float_sums(matrix, source)
         base = _append(sums, between)
-        form = linear_form(links, torch.ones(1), torch.zeros(1))
-        if form is not None and form.steps > MOST_THRESHOLDS:
-            whole = _append(replace(matrix, sources=(source,)), between)
-            return rounding_node(links, whole, form)
         return _written(links[-1], _function(links, scale, matrix.bias), rows, Line(None), base)
-    form = linear_form(links, exact.factors, exact.shifts)
-    if form is not None and form.steps > MOST_THRESHOLDS and not _multipliable(form, between):
-        return rounding_node(links, _append(matrix_on(matrix, source), between), form)
-    if form is not None and form.steps > MOST_THRESHOLDS:
-        exact, form = _rising(exact, form)
-        return _requantised(links[-1], form, _append(exact.node, between), exact.bound)
     base = _append(exact.node, between)
     function = _function(links, exact.factors, exact.shifts)
     return _written(links[-1], function, rows, Line(exact.bound), base)
@@ -138,25 +140,31 @@ def _requantised(last: ElementwiseNode, form: LinearForm, base: Node, bound: int
     return added(node, torch.tensor(-float(moved))) if moved else node
 
 
-def _multipliable(form: LinearForm, between: list[Node]) -> bool:
-    """Say whether one multiplication of the sums gives the result closely enough.
+def _rounding_part(links: list[ElementwiseNode]) -> tuple[int, LinearForm | None]:
+    """Return where the part begins that is one rounding of a linear function, and this part.
 
-    Rows with negative scales are turned, but a maximum of turned sums is another number.
+    Before it there may be any monotone activation, such as a sigmoid.
     """
+    for begin in range(len(links)):
+        form = linear_form(links[begin:], torch.ones(1), torch.zeros(1))
+        if form is not None:
+            return begin, form
+    return 0, None
+
+
+def _turned_behind_pool(form: LinearForm, between: list[Node]) -> bool:
+    """Say whether rows would have to be turned though a maximum is taken of their sums."""
     pooled = any(isinstance(node, PoolNode) for node in between)
-    return not form.coarse and not (pooled and bool((form.factors < 0).any()))
+    return pooled and bool((form.factors < 0).any())
 
 
 def _rising(exact: IntegerMatrix, form: LinearForm) -> tuple[IntegerMatrix, LinearForm]:
-    """Turn rows that fall, and empty those that never move the result."""
-    factors = form.factors.expand(exact.node.weight.shape[0]).clone()
-    signs = torch.where(factors < 0, -1.0, 1.0)
-    still = form.still(exact.bound)
-    weight = exact.node.weight * torch.where(still, 0.0, signs).reshape(
-        (-1,) + (1,) * (exact.node.weight.dim() - 1)
-    ).to(torch.float32)
+    """Turn rows whose result falls."""
+    factors = form.factors.expand(exact.node.weight.shape[0])
+    signs = torch.where(factors < 0, -1.0, 1.0).to(torch.float32)
+    weight = exact.node.weight * signs.reshape((-1,) + (1,) * (exact.node.weight.dim() - 1))
     node = replace(exact.node, weight=weight)
-    return replace(exact, node=node), form.moving(still)
+    return replace(exact, node=node), replace(form, factors=factors.abs())
 
 
 def _float_sums(matrix: LinearNode, source: Node) -> tuple[LinearNode, Tensor | None]:
@@ -199,12 +207,10 @@ def _written(
             last.module,
             last.name,
         )
-    if stairs.levels.numel() == 1:
-        raise CannotPack(
-            f"a quantiser gives {float(stairs.levels[0]):g} for every input; check its thresholds",
-            last.module,
-            last.name,
-        )
+    if stairs.levels.numel() == 1:  # a dead layer: always the same value
+        always = torch.tensor([line.always], dtype=stairs.thresholds.dtype)
+        none = torch.zeros(1, dtype=torch.bool)
+        return multiplied(_node(last, base, _threshold(always, none), SIGN, 1), stairs.levels[0])
     write: Callable[..., Node] = _signs if stairs.levels.numel() == 2 else _levels
     return write(last, stairs, line, base)
 

@@ -168,8 +168,13 @@ def count_uses(nodes: list[Node]) -> dict[int, int]:
     return uses
 
 
+def is_per_channel(constant: Tensor, shape: tuple[int, ...]) -> bool:
+    """Say whether a constant is one number, or one per channel shaped to broadcast."""
+    return constant.numel() == 1 or constant.shape == (shape[0],) + (1,) * (len(shape) - 1)
+
+
 def multiplied(source: Node, factor: Tensor) -> ElementwiseNode:
-    """Return the source times a constant (one, or one per channel shaped to broadcast)."""
+    """Return the source times a constant (one, or as many as broadcast to a sample)."""
     return ElementwiseNode(
         module=source.module,
         shape=source.shape,
@@ -178,11 +183,12 @@ def multiplied(source: Node, factor: Tensor) -> ElementwiseNode:
         name="mul",
         form="multiply",
         constants=(factor,),
+        per_channel=is_per_channel(factor, source.shape),
     )
 
 
 def added(source: Node, shift: Tensor) -> ElementwiseNode:
-    """Return the source plus a constant (one, or one per channel shaped to broadcast)."""
+    """Return the source plus a constant (one, or as many as broadcast to a sample)."""
     return ElementwiseNode(
         module=source.module,
         shape=source.shape,
@@ -191,6 +197,7 @@ def added(source: Node, shift: Tensor) -> ElementwiseNode:
         name="add",
         form="add",
         constants=(shift,),
+        per_channel=is_per_channel(shift, source.shape),
     )
 
 

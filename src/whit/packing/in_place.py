@@ -10,6 +10,13 @@ import torch
 
 from whit.errors import CannotPack
 
+DROPOUTS = (
+    torch.ops.aten.dropout,
+    torch.ops.aten.feature_dropout,
+    torch.ops.aten.alpha_dropout,
+    torch.ops.aten.feature_alpha_dropout,
+)
+
 
 def is_in_place(node: torch.fx.Node) -> bool:
     """Say whether a call changes its first argument."""
@@ -61,5 +68,7 @@ def check_views(node: torch.fx.Node, module: str) -> None:
 
 
 def _memory(node: torch.fx.Node) -> int | None:
+    if getattr(node.target, "overloadpacket", None) in DROPOUTS:
+        return _memory(node.all_input_nodes[0])  # in eval mode it returns its very input
     value = node.meta.get("val")
     return int(value.untyped_storage()._cdata) if isinstance(value, torch.Tensor) else None

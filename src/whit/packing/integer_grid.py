@@ -89,7 +89,8 @@ def _without_doubles(values: Floats, scales: list[Floats]) -> list[Grid]:
     if not any((scale == 1).all() for scale in scales) and _first_miss(values, plain[0]) is None:
         scales = [plain, *scales]
     for scale in scales:
-        if scale.size > 1 and (scale == scale[0]).all() and len(scales) > 1:
+        constant = scale.size > 1 and bool((scale == scale[0]).all())
+        if constant and any(other.size == 1 and other[0] == scale[0] for other in scales):
             continue  # the shared scale says the same
         divisor = scale[:1] if (scale == scale[0]).all() else scale[:, None]
         integers = np.rint(values / divisor)

@@ -162,7 +162,8 @@ def integer_matrix(node: LinearNode, source: Node) -> IntegerMatrix | None:
     largest = 1 << max(0, int(integers.abs().max()) - 1).bit_length()
     if columns * max(1, largest) * found.bound >= _LIMIT or columns >= 1 << 24:
         return None
-    factors = scale.double() * found.scale
+    factors = scale.double() * abs(found.scale)
+    integers = integers if found.scale > 0 else -integers  # a pool may follow: factors above 0
     total = integers.flatten(1).sum(1).double() * found.offset * factors
     shifts = total if node.bias is None else total + node.bias.double()
     weight = integers.to(torch.float32)

@@ -16,7 +16,7 @@ from whit.errors import CannotPack
 from whit.packing.aten_elementwise import lower_where
 from whit.packing.aten_operators import HANDLERS, UNCHANGED
 from whit.packing.graph_nodes import InputNode, Node
-from whit.packing.in_place import check_views, functional, is_in_place
+from whit.packing.in_place import DROPOUTS, check_views, functional, is_in_place
 from whit.packing.subnetworks import Hidden, hide_subnetworks, lower_subnetwork
 from whit.packing.symbols import Call, Data, Step, materialize
 from whit.packing.tracing import module_path, trace
@@ -147,6 +147,19 @@ def _constant(
     unknown = _unknown([*arguments, *keywords.values()])
     if unknown is not None:
         return unknown
+    if is_in_place(node) and node.all_input_nodes[0].op == "placeholder":
+        raise CannotPack(
+            f"its forward call changes the buffer '{node.all_input_nodes[0].name}'; a file holds "
+            "no state: compute it from the input, or freeze it",
+            module,
+            str(node.target).removeprefix("aten."),
+        )
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise CannotPack(
+            "it draws random numbers, which a file cannot; keep them as a buffer of the model",
+            module,
+            str(node.target).removeprefix("aten."),
+        )
     try:
         return node.target(*arguments, **keywords)  # type: ignore[operator]
     except (TypeError, RuntimeError):
@@ -161,10 +174,9 @@ def _unknown(values: list[Any]) -> _Unknown | None:
 
 
 def _handle(call: Call) -> Any:
-    if call.name.startswith("where.") and isinstance(call.arguments[0], Step):
-        clamp = lower_where(call, *call.arguments[:3])
-        if clamp is not None:
-            return clamp
+    clamp = lower_where(call)
+    if clamp is not None:
+        return clamp
     arguments = [_solid(value, call) for value in call.arguments]
     handler = HANDLERS.get(call.packet)
     keywords = {name: _solid(value, call) for name, value in call.keywords.items()}
@@ -217,10 +229,10 @@ def _continue_step(
     tensors = [value for value in arguments if isinstance(value, Tensor)]
     if not same or others or any(tensor.numel() != 1 for tensor in tensors):
         return None
-    elementwise = {*UNCHANGED, aten.where}
+    elementwise = {*UNCHANGED, aten.where, aten.__and__, aten.__or__}
     if torch.Tag.pointwise not in target.tags and target.overloadpacket not in elementwise:
         return None
-    if target.overloadpacket is aten.dropout:
+    if target.overloadpacket in DROPOUTS:
         return first
     centers = tuple(sorted({center for step in steps for center in step.centers}))
     scalars = [value.reshape(()) if isinstance(value, Tensor) else value for value in arguments]

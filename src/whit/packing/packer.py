@@ -159,6 +159,9 @@ def pack(
     graph = fold(lowered.node)
     if calibration is not None:
         graph = fold(quantize_graph(graph, _check_calibration(calibration, batch)))
+    if isinstance(forbid, str):
+        raise WhitError(f"forbid is the text '{forbid}'; give a list of formats: ['{forbid}']")
+    _check_labels(labels, lowered.shape)
     emitted = _emit(graph, source, FormatRules(force or {}, forbid))
     leading = int(lowered.leading)
     header = ProgramHeader(len(emitted), source.shape, source.domain, low, high, leading)
@@ -234,10 +237,20 @@ def _check_calibration(given: object, batch: Tensor) -> Tensor:
 def _check_range(given: tuple[float, float] | None, batch: Tensor) -> tuple[float, float]:
     if given is None:
         return (0.0, 255.0) if batch.dtype == torch.uint8 else (float("nan"), float("nan"))
-    low, high = float(given[0]), float(given[1])
+    try:
+        low, high = (float(limit) for limit in given)
+    except (TypeError, ValueError):
+        raise WhitError(f"the input range is {given!r}; give two numbers (low, high)") from None
     if not -3e38 < low <= high < 3e38:
         raise WhitError(f"the input range {low}..{high} is not a range of finite numbers")
     return low, high
+
+
+def _check_labels(labels: Sequence[str] | None, shape: tuple[int, ...]) -> None:
+    if labels and shape[-1] not in (1, len(labels)):
+        raise WhitError(
+            f"{len(labels)} labels were given for {shape[-1]} outputs; give one for each class"
+        )
 
 
 def _metadata(labels: Sequence[str] | None, info: Mapping[str, str] | None) -> dict[str, str]:
@@ -246,7 +259,9 @@ def _metadata(labels: Sequence[str] | None, info: Mapping[str, str] | None) -> d
     for name, text in (info or {}).items():
         if name in RESERVED_INFO:
             raise WhitError(f"info may not be called '{name}': the file uses this name itself")
-        if not isinstance(name, str) or not isinstance(text, str):
+        if not isinstance(name, str):
+            raise WhitError(f"a name in info is {name!r}, expected a text")
+        if not isinstance(text, str):
             raise WhitError(f"info['{name}'] is {type(text).__name__}, expected a text")
         metadata[name] = text
     for text in metadata.values():

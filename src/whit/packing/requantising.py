@@ -13,8 +13,8 @@ from whit.runtime.layout import integer_domain
 from whit.runtime.operators import Operator, Quantize, Requantize
 
 _MOST = (1 << 31) - 1
-# The bias of ``requantize`` is a whole number of sums: above this factor it is off by too much.
-_COARSEST = 0.5
+_LARGEST_EXPONENT = 60  # so that 64 bits hold product, offset and half
+_LARGEST_OFFSET = 2.0**61
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,30 +37,6 @@ class LinearForm:
     def steps(self) -> int:
         """Return the number of steps between lowest and highest value."""
         return self.high - self.low
-
-    @property
-    def coarse(self) -> bool:
-        """Say whether one more in a sum moves the result so far that a whole bias is too rough."""
-        return float(self.factors.abs().max()) > _COARSEST and not bool(self._whole_bias())
-
-    def _whole_bias(self) -> Tensor:
-        bias = self.shifts / torch.where(self.factors == 0, 1.0, self.factors)
-        return (bias == bias.round()).all()
-
-    def still(self, bound: int) -> Tensor:
-        """Say for which channels no x up to ``bound`` changes the result noticeably."""
-        size = self.factors.abs()
-        far = self.shifts.abs() > size * (_MOST - bound)
-        return (size * bound < 1e-3) | far
-
-    def moving(self, still: Tensor) -> "LinearForm":
-        """Return the form with factors above 0, also where the sums are turned or emptied."""
-        size = self.factors.abs().expand(still.shape[0])
-        shifts = self.shifts.clamp(self.low - 1, self.high + 1).expand(still.shape[0])
-        finest = min([2.0**-10, *size[~still].tolist()])
-        alone = torch.maximum(shifts.abs() / (_MOST // 2), torch.tensor(finest))
-        shifts = torch.where(still, shifts, self.shifts)
-        return replace(self, factors=torch.where(still, alone, size), shifts=shifts)
 
 
 def linear_form(links: list[ElementwiseNode], factors: Tensor, shifts: Tensor) -> LinearForm | None:
@@ -90,6 +66,8 @@ class _State:
 def _after(state: _State, link: ElementwiseNode) -> _State | None:
     if link.form in ("clamp", "relu"):
         low, high = (0.0, math.inf) if link.form == "relu" else map(float, link.constants)
+        if state.rounded and any(math.isfinite(x) and x != round(x) for x in (low, high)):
+            return None
         low, high = min(max(state.low, low), high), max(min(state.high, high), low)
         return replace(state, low=low, high=high)
     if link.form == "round":
@@ -147,28 +125,36 @@ def in_a_byte(form: LinearForm) -> tuple[LinearForm, int]:
 
 
 def requantised(last: ElementwiseNode, form: LinearForm, base: Node, bound: int) -> Node:
-    """Return a rounding of integers as ``requantize``: multiply, add a half, shift right.
+    """Return a rounding of integers as ``requantize``: multiply, add, round half to even, shift.
+
+    The multipliers have 31 bits for the channel with the largest factor, and the offsets as many
+    behind the point; so where factors and shifts are dyadic, the result is that of torch.
 
     Args:
         last: the step that it stands for.
-        form: with factors above 0.
+        form: with factors of 0 or more.
         base: gives the integers.
         bound: largest magnitude of these integers.
 
     Raises:
-        CannotPack: the values do not fit in 16 bits, or a factor is too large or too small.
+        CannotPack: the values do not fit in 16 bits, or a factor is too large.
     """
     _check_width(form, last)
     largest = float(form.factors.max())
-    exponent = min(62, math.floor(math.log2(_MOST / largest)))
+    reach = max(abs(form.low), abs(form.high)) + 2 + largest * bound
+    shifts = form.shifts.clamp(-reach, reach)  # beyond, all results are at a limit
+    fits = [_MOST / max(largest, 1e-30), _LARGEST_OFFSET / max(1.0, float(shifts.abs().max()))]
+    exponent = min(_LARGEST_EXPONENT, *(math.floor(math.log2(size)) for size in fits))
     if exponent < 1:
         raise CannotPack("a quantiser multiplies by more than 2^30", last.module, last.name)
     multipliers = torch.round(form.factors * 2.0**exponent).clamp(0, _MOST)
-    room = min(_MOST - bound, 1 << 30)  # so that 64 bits hold every product
-    bias = torch.round(form.shifts / form.factors).clamp(-room, room)
-    spread = _one_or_many(multipliers), _one_or_many(bias)
+    offsets = _one_or_many(torch.round(shifts * 2.0**exponent))
     operator = Requantize(
-        spread[0], spread[1] if spread[1].any() else None, exponent, form.low, form.high
+        _one_or_many(multipliers).astype(np.int32),
+        offsets if offsets.any() else None,
+        exponent,
+        form.low,
+        form.high,
     )
     return _integers(last, base, operator, form)
 
@@ -184,8 +170,8 @@ def _integers(last: ElementwiseNode, base: Node, operator: Operator, form: Linea
     )
 
 
-def _one_or_many(values: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
-    numbers = values.to(torch.int64).numpy().astype(np.int32)
+def _one_or_many(values: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    numbers = values.to(torch.int64).numpy()
     return numbers[:1] if (numbers == numbers[0]).all() else numbers
 
 
@@ -197,14 +183,27 @@ def rounding_node(links: list[ElementwiseNode], base: Node, form: LinearForm) ->
     place = max(k for k, link in enumerate(links) if link.form == "round")
     last = links[-1]
     before = [link for link in links[:place] if link.form not in ("clamp", "relu")]
-    factor = 1.0
-    if before and before[-1].form == "multiply" and before[-1].constants[0].numel() == 1:
-        factor = float(before[-1].constants[0])
+    factor, shift = _factor(before[-1]) if before else None, None
+    before = before if factor is None else before[:-1]
+    if before and before[-1].form == "subtract" and before[-1].constants[0].numel() == 1:
+        shift = float(before[-1].constants[0])
         before = before[:-1]
     for link in before:
         base = replace(link, sources=(base,))
     _check_width(form, last)
-    return _integers(last, base, Quantize(0.0, factor, form.low, form.high), form)
+    operator = Quantize(shift or 0.0, 1.0 if factor is None else factor, form.low, form.high)
+    return _integers(last, base, operator, form)
+
+
+def _factor(link: ElementwiseNode) -> float | None:
+    """Return what a step multiplies by, with the same rounding; None for another step."""
+    if link.form not in ("multiply", "divide") or link.constants[0].numel() != 1:
+        return None
+    constant = float(link.constants[0])
+    if link.form == "multiply":
+        return constant
+    power_of_two = constant != 0 and abs(math.frexp(constant)[0]) == 0.5
+    return 1 / constant if power_of_two else None
 
 
 def _check_width(form: LinearForm, last: ElementwiseNode) -> None:

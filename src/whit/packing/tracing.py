@@ -29,9 +29,27 @@ def baked_copy(model: nn.Module) -> nn.Module:
 
     The model itself, its training flags and the random state stay as they are.
     """
-    with torch.random.fork_rng(devices=[]):
-        baked = bake(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
-        return fix_fake_quantisation(baked)
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise CannotPack(
+            f"the model is {type(model).__name__}; give a torch.nn.Module that is not scripted"
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            copied = copy.deepcopy(model, _kept_activations(model)).cpu()
+            return fix_fake_quantisation(bake(copied).eval().requires_grad_(False))
+    except (RuntimeError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[:1]
+        raise CannotPack(
+            f"it cannot be copied ({type(error).__name__}: {first[0] if first else ''}); take "
+            "locks, files and the like out of the model, and run lazy modules once before"
+        ) from error
+
+
+def _kept_activations(model: nn.Module) -> dict[int, Any]:
+    """Return copies of tensors with a history that modules keep, which deepcopy refuses."""
+    kept = (value for module in model.modules() for value in vars(module).values())
+    tensors = (value for value in kept if isinstance(value, Tensor) and not value.is_leaf)
+    return {id(value): value.detach().clone() for value in tensors}
 
 
 def trace(baked: nn.Module, example: Tensor) -> Traced:
@@ -65,6 +83,12 @@ def trace(baked: nn.Module, example: Tensor) -> Traced:
             modules.path,
             functions.failed if modules.running else "",
         ) from error
+    changed = list(exported.graph_signature.buffers_to_mutate.values())
+    if changed:
+        raise CannotPack(
+            f"its forward call changes the buffer '{changed[0]}'; a file holds no state: compute "
+            "it from the input, or freeze it"
+        )
     return Traced(
         list(exported.graph_module.graph.nodes),
         _constants(exported),

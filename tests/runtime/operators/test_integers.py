@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -61,32 +62,36 @@ def test_quantize_is_its_formula_in_float32(values, shift, factor):
     assert operator.run(x, binary_gemm_reference).tolist() == [expected]
 
 
-def by_hand(x, bias, multiplier, exponent, low, high):
-    rounded = ((x + bias) * multiplier + 2 ** (exponent - 1)) // 2**exponent
+def by_hand(x, offset, multiplier, exponent, low, high):
+    rounded = round(Fraction(x * multiplier + offset, 2**exponent))  # half to even
     return min(max(rounded, low), high)
+
+
+def int64(*numbers):
+    return np.array(numbers, dtype=np.int64)
 
 
 @given(
     st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=6),
-    st.integers(-(2**31), 2**31 - 1),
+    st.integers(-(2**62), 2**62),
     st.integers(0, 2**31 - 1),
     st.integers(1, 62),
 )
-def test_requantize_is_its_formula_in_whole_numbers(values, bias, multiplier, exponent):
-    operator = Requantize(int32(multiplier), int32(bias), exponent, -32768, 32767)
+def test_requantize_is_its_formula_in_whole_numbers(values, offset, multiplier, exponent):
+    operator = Requantize(int32(multiplier), int64(offset), exponent, -32768, 32767)
     try:
         operator.result(Activation((len(values),), "int32"))
     except ArtifactError:
-        assert (2**31 + abs(bias)) * multiplier + 2 ** (exponent - 1) >= 2**63
+        assert 2**31 * multiplier + abs(offset) + 2**exponent >= 2**63
         return
-    expected = [by_hand(v, bias, multiplier, exponent, -32768, 32767) for v in values]
+    expected = [by_hand(v, offset, multiplier, exponent, -32768, 32767) for v in values]
     assert operator.run(int32(values), binary_gemm_reference).tolist() == [expected]
 
 
-def test_requantize_rounds_half_up_also_below_zero(run):
+def test_requantize_rounds_half_to_even_also_below_zero(run):
     x = int32([-5, -3, -2, -1, 0, 1, 2, 3, 5])
     assert run(Requantize(int32(1), None, 1, -9, 9), x, "int32").tolist() == [
-        [-2, -1, -1, 0, 0, 1, 1, 2, 3]
+        [-2, -2, -1, 0, 0, 0, 1, 2, 2]
     ]
 
 
@@ -98,7 +103,7 @@ def test_requantize_at_the_ends_of_64_bits(run):
     ]
     source = Activation((1,), "int32")
     with pytest.raises(ArtifactError, match="leave 64 bits"):
-        Requantize(int32(2**31 - 1), int32(-(2**31)), 62, 0, 255).result(source)
+        Requantize(int32(2**31 - 1), int64(-(2**62)), 62, 0, 255).result(source)
 
 
 @pytest.mark.parametrize("domain", ["sign", "uint8", "int8", "int16"])
@@ -107,10 +112,10 @@ def test_requantize_of_each_domain_and_channel(run, domain):
     if domain == "uint8":
         x = np.abs(x) * 200
     stored = x < 0 if domain == "sign" else x.astype(domain)
-    multipliers, bias = int32(3, 5, 0), int32(-10, 0, 1000)
-    found = run(Requantize(multipliers, bias, 2, -8, 300), stored, domain)
+    multipliers, offsets = int32(3, 5, 0), int64(-30, 0, 1000)
+    found = run(Requantize(multipliers, offsets, 2, -8, 300), stored, domain)
     expected = [
-        [by_hand(int(v), int(bias[c]), int(multipliers[c]), 2, -8, 300) for v in x[0, c]]
+        [by_hand(int(v), int(offsets[c]), int(multipliers[c]), 2, -8, 300) for v in x[0, c]]
         for c in range(3)
     ]
     assert found.tolist() == [expected]
@@ -125,7 +130,7 @@ def test_requantize_of_each_domain_and_channel(run, domain):
         (Requantize(int32(1), None, 63, 0, 9), "int32", "shifts by 63"),
         (Requantize(int32(-1), None, 1, 0, 9), "int32", "negative"),
         (Requantize(int32(1, 2), None, 1, 0, 9), "int32", "does not fit"),
-        (Requantize(int32(1), int32(1, 2), 1, 0, 9), "int32", "does not fit"),
+        (Requantize(int32(1), int64(1, 2), 1, 0, 9), "int32", "does not fit"),
         (Requantize(int32(1), None, 1, 9, 0), "int32", "no domain"),
         (Lookup(np.ones(3, dtype=np.float32)), "int8", "reads uint8"),
         (Lookup(np.ones(257, dtype=np.float32)), "uint8", "257 entries"),
@@ -141,7 +146,7 @@ def test_impossible_operators_are_refused(operator, domain, message):
     [
         (Requantize, Record(26, scale=0, first=0), "multipliers"),
         (Requantize, Record(26, scale=3, first=0), "multipliers"),
-        (Requantize, Record(26, scale=1, operand=3, first=0), "bias"),
+        (Requantize, Record(26, scale=1, operand=3, first=0), "an offset is missing"),
         (Requantize, Record(26, scale=1), "no place"),
         (Quantize, Record(25), "no place"),
         (Lookup, Record(28, columns=0, first=0), "0 entries"),

@@ -83,18 +83,20 @@ class Quantize(Plain):
 
 @dataclass(frozen=True, eq=False)
 class Requantize(Plain):
-    """y = min(max(((x + bias) * multiplier + 2^(s-1)) >> s, low), high), in 64 bits.
+    """y = min(max(rint((x * multiplier + offset) / 2^s), low), high), exactly, in 64 bits.
+
+    rint rounds half to even, as torch does.
 
     Args:
         multipliers: int32 >= 0, [1] or one per channel.
-        bias: int32 [1] or one per channel, or None.
+        offsets: int64 [1] or one per channel, or None.
         exponent: s, 1 to 62.
         low: smallest result, a number of 16 bits.
         high: largest result, a number of 16 bits.
     """
 
     multipliers: NDArray[np.int32]
-    bias: NDArray[np.int32] | None
+    offsets: NDArray[np.int64] | None
     exponent: int
     low: int
     high: int
@@ -102,23 +104,25 @@ class Requantize(Plain):
 
     @classmethod
     def read(cls, record: Record, reader: DataReader, source: Activation) -> Self:
-        """Rebuild from a record: multipliers at ``first``, bias at ``second``."""
+        """Rebuild from a record: multipliers at ``first``, offsets at ``second``."""
         expect(record.scale in (SCALAR, CHANNEL), "multipliers are one, or one per channel")
-        expect(record.operand <= CHANNEL, "a bias is missing, one, or one per channel")
+        expect(record.operand <= CHANNEL, "an offset is missing, one, or one per channel")
         multipliers = _read_integers(record.first, operand_count(record.scale, source), reader)
-        bias = None
+        offsets = None
         if record.operand:
-            bias = _read_integers(record.second, operand_count(record.operand, source), reader)
+            count = operand_count(record.operand, source)
+            halves = _read_integers(record.second, 2 * count, reader)
+            offsets = halves.astype("<i4").view("<i8").astype(np.int64, copy=False)
         low, high = _signed(record.rows), _signed(record.columns)
-        return cls(multipliers, bias, record.dilation, low, high)
+        return cls(multipliers, offsets, record.dilation, low, high)
 
     def write(self, writer: DataWriter) -> Record:
-        """Append multipliers, then bias."""
+        """Append multipliers, then offsets."""
         first = writer.append(self.multipliers.astype("<i4").tobytes(), 4)
         second, operand = ABSENT, NONE
-        if self.bias is not None:
-            second = writer.append(self.bias.astype("<i4").tobytes(), 4)
-            operand = _granularity(self.bias)
+        if self.offsets is not None:
+            second = writer.append(self.offsets.astype("<i8").tobytes(), 4)
+            operand = _granularity(self.offsets)
         return Record(
             0,
             scale=_granularity(self.multipliers),
@@ -135,29 +139,31 @@ class Requantize(Plain):
         expect(source.domain != FLOAT, "requantize reads whole numbers, not float32")
         expect(1 <= self.exponent <= MAX_SHIFT, f"requantize shifts by {self.exponent}")
         expect(bool((self.multipliers >= 0).all()), "requantize has a negative multiplier")
-        for constants in (self.multipliers, self.bias):
+        bound = 1 << self.exponent
+        for constants in (self.multipliers, self.offsets):
             fits = constants is None or constants.size in (1, source.shape[0])
             expect(fits, "requantize does not fit its channels")
+        if self.offsets is not None:
+            bound += max(abs(int(self.offsets.min())), abs(int(self.offsets.max())))
         largest = max(map(abs, INTEGER_RANGES[source.domain]))
-        if self.bias is not None:
-            largest += int(np.abs(self.bias.astype(np.int64)).max())
-        bound = largest * int(self.multipliers.max()) + (1 << (self.exponent - 1))
-        expect(bound < 1 << 63, "requantize can leave 64 bits: give a smaller multiplier or bias")
+        bound += largest * int(self.multipliers.max())
+        expect(bound < 1 << 63, "requantize can leave 64 bits: give smaller numbers")
         return Activation(source.shape, integer_domain(self.low, self.high))
 
     def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
-        """Add, multiply, round half up, shift and limit."""
+        """Multiply, add, divide with rounding half to even, and limit."""
         wide = to_integer(x).astype(np.int64)
-        if self.bias is not None:
-            wide = wide + spread_channels(self.bias.astype(np.int64), wide)
         wide = wide * spread_channels(self.multipliers.astype(np.int64), wide)
-        wide += np.int64(1 << (self.exponent - 1))
-        wide >>= np.int64(self.exponent)
-        return _limit(wide, self.low, self.high)
+        if self.offsets is not None:
+            wide = wide + spread_channels(self.offsets, wide)
+        whole = wide >> np.int64(self.exponent)
+        rest, half = wide - (whole << np.int64(self.exponent)), np.int64(1 << (self.exponent - 1))
+        whole += (rest > half) | ((rest == half) & (whole & 1 == 1))
+        return _limit(whole, self.low, self.high)
 
     def scratch_bytes(self, source: Activation) -> int:
-        """Return the bytes of two copies in 64 bits."""
-        return 16 * source.elements
+        """Return the bytes of three copies in 64 bits."""
+        return 24 * source.elements
 
 
 @dataclass(frozen=True, eq=False)
