@@ -1,5 +1,7 @@
 """A file is there whole or not at all, and nothing is left behind."""
 
+from pathlib import Path
+
 import pytest
 
 from whit.atomic_files import write_atomically
@@ -30,3 +32,9 @@ def test_a_failed_writer_leaves_the_old_file_alone(tmp_path):
 def test_a_missing_folder_is_an_error_of_the_system(tmp_path):
     with pytest.raises(OSError):
         write_atomically(tmp_path / "no" / "a.txt", lambda temporary: temporary.write_text("x"))
+
+
+def test_a_device_is_never_replaced():
+    with pytest.raises(OSError, match="no regular file"):
+        write_atomically(Path("/dev/null"), lambda path: path.write_text("x"))
+    assert Path("/dev/null").is_char_device()

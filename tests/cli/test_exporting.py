@@ -69,6 +69,22 @@ def test_onnx_as_json(whit, folder):
     assert (found["checked"], found["drawn"], found["same_classes"]) == (16, True, 16)
 
 
+@pytest.mark.parametrize(("patterns", "way"), [(True, "Try --exact, another"), (False, "Try an")])
+def test_a_disagreement_names_the_option(whit, folder, monkeypatch, patterns, way):
+    from whit.export import onnx_export
+    from whit.export.onnx_check import Disagreement
+
+    def disagree(*arguments):
+        raise Disagreement("the first operator that computes something else is relu_1", patterns)
+
+    monkeypatch.setattr(onnx_export, "check", disagree)
+    result = whit("export", "own-net.whit", "--to", "onnx")
+    assert result.exit_code == 2
+    assert f"relu_1. No file was written. {way}" in result.stderr
+    assert "quantized=" not in result.stderr
+    assert not Path("own-net.onnx").exists()
+
+
 def test_c_prints_files_and_sizes(whit, folder):
     result = whit("export", "own-net.whit", "--to", "c", "-o", "firmware")
     assert result.exit_code == 0, result.stderr

@@ -5,7 +5,9 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from whit.runtime.artifact import build_artifact
 from whit.runtime.data_section import DataWriter
 from whit.runtime.layout import ProgramHeader
 from whit.runtime.operators import OPERATOR_CODES, Affine, Concat, Flatten
+
+sys.path.insert(0, str(Path(__file__).parent))  # for onnx_programs
 
 FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow"]
 COMPILERS = ["gcc", "clang"]

@@ -137,7 +137,7 @@ def test_a_number_on_a_threshold_may_fall_either_way(tmp_path, monkeypatch):
     inputs = np.array([[1, -1, -1e-7]] + [[1, 0.5, -0.5]] * 20, np.float32)
     done = export_onnx(program, tmp_path / "sign.onnx", inputs)
     assert (done.beyond, done.same_classes) == (1, 21)
-    assert "1 beyond rounding" in done.report()
+    assert "1 beyond float rounding (a number on a threshold)" in done.report()
     with pytest.raises(WhitError, match="for 3 of 3 inputs.*small roundings add up"):
         export_onnx(program, tmp_path / "other.onnx", inputs[[0, 0, 0]])
     assert not (tmp_path / "other.onnx").exists()

@@ -1,18 +1,52 @@
 """Layers of whole numbers in ONNX: QDQ patterns, and exactly the integers of the file."""
 
-HEAD
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from whit.runtime.operators import (
+    Add,
+    Conv2d,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Quantize,
+    Requantize,
+)
+from whit.runtime.weights import StoredWeight
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx_programs import (  # noqa: E402
+    BYTES,
+    NAMES,
+    both,
+    inputs_for,
+    operators_of,
+    program_of,
+    weight,
+)
+
+from whit.export import onnx_build  # noqa: E402
+from whit.export.onnx_build import build  # noqa: E402
+from whit.export.onnx_check import Disagreement, session_of  # noqa: E402
+from whit.export.onnx_export import export_onnx  # noqa: E402
+from whit.export.onnx_model import model_of  # noqa: E402
+
 
 def integer_network(exponent=36, limits=(0, 255), bias=True, low=-100):
     random = np.random.default_rng(3)
     first = weight("int8", 8, 4 * 9, low=low, high=100, taps=9)
     factors = random.integers(2**20, 2**21, 8).astype(np.int32) | 1
-    shifts = random.integers(-900, 900, 8).astype(np.int32) if bias else None
+    offsets = random.integers(-900, 900, 8) * factors + 12345 if bias else None
     second = weight("int8", 10, 8 * 16, low=-90, high=90, seed=1)
     head = weight("int8", 6, 10, 1, low=-90, high=90, seed=2)
     return [
         BYTES,
         Conv2d(first, None, (3, 3), (1, 1), (1, 1), 3),
-        Requantize(factors, shifts, exponent - 7, *limits),
+        Requantize(factors, offsets, exponent - 7, *limits),
         MaxPool2d((2, 2), (2, 2)),
         Flatten(),
         Linear(second, None),
@@ -69,9 +103,6 @@ def test_a_maximum_may_stand_before_the_requantize():
 
 
 def test_the_check_looks_inside_of_patterns(tmp_path, monkeypatch):
-    from whit.errors import WhitError
-    from whit.export import onnx_build
-
     network = integer_network()
     network[2], network[3] = network[3], network[2]
     program = program_of(network, (4, 8, 8))
@@ -82,33 +113,91 @@ def test_the_check_looks_inside_of_patterns(tmp_path, monkeypatch):
         "write_max_pool2d",
         lambda graph, operator, x, result: right(graph, replace(operator, size=(1, 1)), x, result),
     )
-    with pytest.raises(WhitError, match="something else is requantize_3"):
+    with pytest.raises(Disagreement, match="something else is requantize_3"):
         export_onnx(program, tmp_path / "wrong.onnx", inputs_for(program, 40))
 
 
-def test_exact_halves_are_never_left_to_the_pattern():
-    """A power of two as the factor makes halves common: half up there, half to even in QDQ."""
+@pytest.mark.parametrize("exponent", [21, 23])
+@pytest.mark.parametrize("offset", [None, 0, 3])
+@pytest.mark.parametrize("quantized", ["qdq", "exact"])
+def test_exact_halves_go_to_the_even_number_in_both_forms(exponent, offset, quantized):
+    """A power of two as the factor makes halves common."""
+    offsets = None if offset is None else np.array([offset << 20], np.int64)
     steps = [
-        Linear(weight("int8", 5, 20, low=-9, high=9), None),
-        Requantize(np.array([1 << 20], np.int32), None, 21, -128, 127),
+        Linear(weight("int8", 5, 20, low=-1, high=1), None),
+        Requantize(np.array([1 << 20], np.int32), offsets, exponent, -128, 127),
     ]
     program = program_of(steps, (20,), "uint8")
-    assert build(program, "qdq").merged == set()
-    expected, found = both(program, 50)
+    assert build(program, quantized).merged == ({1} if quantized == "qdq" else set())
+    expected, found = both(program, 200, quantized)
     assert np.array_equal(expected, found)
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 31, 62])
+def test_exact_requantize_at_both_ends_of_the_shift(exponent):
+    offsets = np.array([-(1 << 60), 1 << 60, 1, -1, (1 << exponent) >> 2], np.int64)
+    factors = np.array([0, 1, 3, 1 << 29, (1 << 30) - 1], np.int32)
+    steps = [
+        Linear(weight("int8", 5, 20, low=-3, high=3), None),
+        Requantize(factors, offsets, exponent, -30000, 30000),
+    ]
+    expected, found = both(program_of(steps, (20,), "uint8"), 200, "exact")
+    assert np.array_equal(expected, found)
+
+
+def offset_program(low, high, step, offsets):
+    """A linear layer where so many sums make a step."""
+    exponent = 24
+    factors = np.array([(1 << exponent) // step | 1], np.int32)
+    steps = [
+        Linear(weight("int8", 5, 20, low=low, high=high), None),
+        Requantize(factors, np.array(offsets) * (1 << exponent) // 1000, exponent, -128, 127),
+    ]
+    return program_of(steps, (20,), "uint8")
+
+
+def test_offsets_between_sums_stay_close_to_the_file():
+    offsets = [123_456, -7_777, 571, -353, 79]  # thousandths of a step
+    fine = offset_program(-90, 90, 300, offsets)
+    few_bits = offset_program(-3, 3, 5, offsets)  # weights times 16: a step has 80 sums
+    for program in (fine, few_bits):
+        built = build(program, "qdq")
+        assert built.merged == {1}
+        expected, found = both(program, 500)
+        assert np.abs(expected - found).max() <= 1
+        assert (expected != found).mean() < 0.01
+    coarse = offset_program(-90, 90, 5, offsets)
+    assert build(coarse, "qdq").merged == set()
+    expected, found = both(coarse, 500)
+    assert np.array_equal(expected, found)
+
+
+def test_channels_that_no_input_changes():
+    """A multiplier of 0, and an offset far beyond all sums, are constants."""
+    factors = np.array([0, 1 << 12, 1, 1 << 12, 1 << 12], np.int32)
+    offsets = np.array([7 << 20, 0, 5 << 20, 1 << 60, -(1 << 60)], np.int64)
+    steps = [
+        Linear(weight("int8", 5, 20, low=-90, high=90), None),
+        Requantize(factors, offsets, 20, -100, 100),
+    ]
+    program = program_of(steps, (20,), "uint8")
+    assert build(program, "qdq").merged == {1}
+    expected, found = both(program, 100)
+    assert np.array_equal(expected, found)
+    assert found[0, [0, 2, 3, 4]].tolist() == [7, 5, 100, -100]
 
 
 def test_requantize_of_channels_that_are_no_rows_of_the_weight():
     factors = np.array([301, 507, 1001], np.int32)
     steps = [
         Linear(weight("int8", 3, 20, low=-90, high=90), None),
-        Requantize(factors, np.array([5, -9, 70], np.int32), 20, -128, 127),
+        Requantize(factors, np.array([5, -9, 70]) * factors, 20, -128, 127),
     ]
     program = program_of(steps, (3, 20), "uint8")
     assert build(program, "qdq").merged == set()
     expected, found = both(program, 50)
     assert np.array_equal(expected, found)
-    scalar = replace(steps[1], multipliers=factors[:1], bias=None)
+    scalar = replace(steps[1], multipliers=factors[:1], offsets=None)
     program = program_of([steps[0], scalar], (3, 20), "uint8")
     assert build(program, "qdq").merged == {1}
     expected, found = both(program, 50)
@@ -141,3 +230,83 @@ def test_x86_kernels_cannot_saturate(first):
         x = np.full((1, 64), 255, np.float32)
         (found,) = session_of(model.SerializeToString()).run(["output"], {"input": x})
         assert np.array_equal(found, program(x))
+
+
+def tipping_network():
+    """Whole steps, and a head for which each of a few steps can mean another class."""
+    first = StoredWeight(NAMES["int8"], np.eye(4, dtype=np.int8))
+    head = weight("int8", 4, 4, 1, low=-90, high=90)
+    steps = [
+        Linear(first, None),
+        Requantize(np.array([1 << 20], np.int32), None, 20, 0, 255),
+        Linear(head, np.zeros(4, np.float32)),
+    ]
+    return program_of(steps, (4,), "uint8")
+
+
+def moved(monkeypatch, amount):
+    """Make patterns give so many steps more than the file."""
+    right = onnx_build.write_quantized
+
+    def write(graph, operator, follower, x, result):
+        offsets = np.full(1, amount << follower.exponent, np.int64)
+        return right(graph, operator, replace(follower, offsets=offsets), x, result)
+
+    monkeypatch.setattr(onnx_build, "write_quantized", write)
+
+
+def test_patterns_one_step_apart_are_reported_and_not_refused(tmp_path, monkeypatch):
+    moved(monkeypatch, 1)
+    program = tipping_network()
+    x = np.full((50, 4), 20, np.uint8)
+    x[np.arange(50), np.arange(50) % 4] = 200  # one step changes no class
+    done = export_onnx(program, tmp_path / "net.onnx", x)
+    assert (done.merged, done.beyond, done.same_classes) == (1, 50, 50)
+    assert "50 beyond float rounding (layers may round one step apart)" in done.report()
+
+
+def test_patterns_two_steps_apart_are_named(tmp_path, monkeypatch):
+    moved(monkeypatch, 2)
+    with pytest.raises(Disagreement, match=r"something else is requantize_1\. No file") as caught:
+        export_onnx(tipping_network(), tmp_path / "net.onnx", np.full((9, 4), 20, np.uint8))
+    assert "Try quantized='exact'" in str(caught.value)
+    assert "Try --exact, another version" in caught.value.said("--exact")
+
+
+def test_many_other_classes_are_refused(tmp_path, monkeypatch):
+    moved(monkeypatch, 1)
+    x = np.random.default_rng(0).integers(0, 6, (400, 4)).astype(np.uint8)
+    with pytest.raises(Disagreement, match="get another class.*most often requantize_1 is") as told:
+        export_onnx(tipping_network(), tmp_path / "net.onnx", x)
+    assert "no single operator is more than one step apart" in str(told.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_quantised_network_of_several_layers_is_exported(tmp_path):
+    """Single steps apart in merged layers of random weights are no reason to refuse."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    from whit.packing import pack
+
+    class Quantiser(nn.Module):
+        def forward(self, x):
+            return torch.clamp(torch.round(x / 0.05), 0, 255) * 0.05
+
+    def layer(inputs, outputs):
+        return [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), Quantiser()]
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Quantiser(), *layer(20, 64), *layer(64, 64), nn.Linear(64, 10)).eval()
+    for module in model:
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.uniform_(module.running_var, 0.1, 1)
+            nn.init.normal_(module.bias)
+        elif isinstance(module, nn.Linear):
+            module.weight.data = torch.clamp(torch.round(module.weight / 0.05), -7, 7) * 0.05
+    x = 3 * torch.rand(40, 20)
+    program = pack(model, x).program
+    done = export_onnx(program, tmp_path / "net.onnx", x.numpy())
+    assert (done.merged, done.checked) == (2, 40)
+    exact = export_onnx(program, tmp_path / "exact.onnx", x.numpy(), quantized="exact")
+    assert (exact.merged, exact.same_classes, exact.beyond) == (0, 40, 0)

@@ -5,12 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from whit.runtime import decode_program
-from whit.runtime.artifact import build_artifact
-from whit.runtime.data_section import DataWriter
-from whit.runtime.layout import ProgramHeader
 from whit.runtime.operators import (
-    OPERATOR_CODES,
     Add,
     Affine,
     AvgPool2d,
@@ -34,7 +29,6 @@ from whit.runtime.operators import (
     Quantize,
     Reduce,
     Relu,
-    Requantize,
     Reshape,
     Route,
     Sign,
@@ -43,18 +37,27 @@ from whit.runtime.operators import (
     Transpose,
 )
 from whit.runtime.operators.activations import CURVES
-from whit.runtime.storage import FORMATS
 from whit.runtime.weights import StoredWeight
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+
+from onnx_programs import (  # noqa: E402
+    BYTES,
+    NAMES,
+    SIGNS,
+    SMALL,
+    WORDS,
+    both,
+    operators_of,
+    program_of,
+    weight,
+)
 
 from whit.export.onnx_build import build  # noqa: E402
 from whit.export.onnx_check import session_of  # noqa: E402
 from whit.export.onnx_export import export_onnx  # noqa: E402
 from whit.export.onnx_model import model_of  # noqa: E402
-
-IMPORTS
 
 FLOATS_3 = [
     Relu(),

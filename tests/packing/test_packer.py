@@ -322,8 +322,8 @@ def test_the_model_and_the_random_state_stay_as_they_are():
 def test_same_model_same_bytes():
     model = parametrised(randomised(convolutional(Sign)), lambda: Binary("channel"))
     x = inputs(model)
-    first = pack(model, x[:2], labels=list("abc"), info={"task": "t"}).to_bytes()
-    assert first == pack(model, x[:7], labels=list("abc"), info={"task": "t"}).to_bytes()
+    first = pack(model, x[:2], labels=list("abcdefghij"), info={"task": "t"}).to_bytes()
+    assert first == pack(model, x[:7], labels=list("abcdefghij"), info={"task": "t"}).to_bytes()
 
 
 def test_binary_digits_network_is_at_most_1000_bytes():

@@ -29,7 +29,8 @@ MOST_CALIBRATION_SAMPLES = 512
 def pack_run(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; <task>.whit by default.")
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; by default <task>[-int8].whit."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another file.")] = False,
     int8: Annotated[
@@ -55,6 +56,8 @@ def pack_run(
     from whit.spec_strings import spec, task
 
     result = load_result(folder)
+    task_name = Path(parse_call(result.task).name).stem
+    output = output or Path(f"{task_name}-int8.whit" if int8 else f"{task_name}.whit")
     technique = spec(result.spec)
     data = technique.prepare_data(task(result.task).load().sealed())
     with float_inputs(result.model):
@@ -73,7 +76,6 @@ def pack_run(
             forbid=forbid or (),
             calibration=_calibration(data) if int8 else None,
         )
-    output = output or Path(f"{parse_call(result.task).name}.whit")
     _save(packed, output, force)
     if as_json:
         layers = [asdict(layer) for layer in packed.layers]

@@ -44,7 +44,7 @@ class CExport:
         return c_sections(self.source)
 
 
-def export_c(program: Program, folder: Path, name: str = "model") -> CExport:
+def export_c(program: Program, folder: str | Path, name: str = "model") -> CExport:
     """Write a network as C99: ``name.c`` and ``name.h``, with ``int name_predict(input, output)``.
 
     One sample a call. Integer paths give the same numbers as ``program`` bit for bit, floats
@@ -62,6 +62,7 @@ def export_c(program: Program, folder: Path, name: str = "model") -> CExport:
         WhitError: the name is no C identifier, or the folder cannot be written.
     """
     check_name(name)
+    folder = Path(folder)
     require_writable(folder)
     unit = Unit()
     routes = find_members(program)

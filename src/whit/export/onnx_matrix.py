@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from whit.export.onnx_graph import EXACT_FLOAT, Array, Graph, Value, per_channel, value_of
 from whit.export.onnx_weights import (
@@ -29,7 +28,7 @@ from whit.runtime.operators import Conv2d, Linear, Requantize
 
 Matrix = Linear | Conv2d
 
-FINE_SUMS = 64  # sums an output step holds at least, where the bias of a pattern is rounded
+FINE_SUMS = 64  # how many sums make up an output step at least, where the bias is rounded to one
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,10 @@ def write_quantized(
 
     Both round half to even, the pattern a float32 product. An exact half stays one there: its
     multiplier and its sum have at most 9 significant bits, since their product is below 2^8 steps.
-    So the two differ, by one step, only within float32 rounding of a half, or where the offset is
-    no whole number of sums and rounding it to one matters. Where that is coarse, and where ONNX
-    has no such pattern, nothing is written and the result is None.
+    So the two differ, by one step, only within float32 rounding of a half, or where the offset,
+    rounded to a 64th of a step, falls on the other side of one. Few-bit weights are multiplied by
+    a power of two so that sums are as fine as that. Where they cannot be, and where ONNX has no
+    such pattern, nothing is written and the result is None.
 
     Args:
         graph: where the nodes go.
@@ -105,12 +105,11 @@ def write_quantized(
         product, x = _linear(graph, operator, x)
     else:
         product, x = _conv2d(graph, operator, x)
-    rows = _rows_of(follower, _largest_sums(weight.values, x.limit))
+    rows = _rows_of(follower, weight.values, x.limit)
     if rows is None:
         return None
-    values = np.where(rows.fixed[:, None], 0, weight.values).astype(weight.values.dtype)
-    centre = safe_centre(values, x.form, x.limit)
-    matrix = dequantized_weight(graph, values.reshape(product.shape), rows.scale, centre)
+    centre = safe_centre(rows.values, x.form, x.limit)
+    matrix = dequantized_weight(graph, rows.values.reshape(product.shape), rows.scale, centre)
     sums = product.of_floats(graph, graph.dequantized(x), matrix, _dequantized_bias(graph, rows))
     one, zero = graph.number(1), graph.number(0, result.domain)
     quantized = graph.node("QuantizeLinear", sums, one, zero)
@@ -262,23 +261,26 @@ class _Rows:
     """The constants of a QDQ pattern, for each row of the weight.
 
     Args:
+        values: int8 weights, 0 in rows whose result no input changes; times a power of two where
+            the bias needs parts of a sum.
         scale: float32 [1] or [rows], output steps per sum.
         bias: int32 [rows], in sums.
-        fixed: rows whose result no input changes; their weights become 0.
     """
 
+    values: Array
     scale: Array
     bias: Array
-    fixed: NDArray[np.bool_]
 
 
-def _rows_of(follower: Requantize, largest: Array) -> _Rows | None:
+def _rows_of(follower: Requantize, values: Array, limit: int) -> _Rows | None:
     """Return the constants that come close enough to a requantize; None where there are none.
 
     Args:
         follower: the requantize.
-        largest: largest magnitude that the sums of each row can have.
+        values: the weights [rows, columns].
+        limit: largest magnitude of their inputs.
     """
+    largest = _largest_sums(values, limit)
     factors = np.broadcast_to(follower.multipliers, largest.shape)
     offsets = np.zeros(1, np.int64) if follower.offsets is None else follower.offsets
     offsets = np.broadcast_to(offsets, largest.shape)
@@ -287,14 +289,19 @@ def _rows_of(follower: Requantize, largest: Array) -> _Rows | None:
     fixed = least == most
     divisors = np.where(fixed, 1, factors).astype(np.int64)  # a factor of 0 is always fixed
     whole, rest = np.divmod(offsets, divisors)
-    coarse = (rest != 0) & (divisors * FINE_SUMS > 1 << follower.exponent)
-    wide = np.abs(whole) + largest >= np.iinfo(np.int32).max
-    if ((coarse | wide) & ~fixed).any():
+    uneven = (rest != 0) & ~fixed
+    parts = 1
+    while (uneven & (divisors * FINE_SUMS > parts << follower.exponent)).any():
+        parts *= 2
+    kept = np.where(fixed[:, None], 0, values).astype(np.int64) * parts
+    wide = np.abs(whole) >= np.iinfo(np.int32).max // parts - largest
+    if not fits_byte(kept) or (wide & ~fixed).any():
         return None
-    bias = np.where(fixed, least, whole + (2 * rest >= divisors)).astype(np.int32)
-    scale = np.where(fixed, 1, factors * 2.0**-follower.exponent).astype(np.float32)
+    more, rest = np.divmod(rest * parts, divisors)
+    bias = np.where(fixed, least, whole * parts + more + (2 * rest >= divisors)).astype(np.int32)
+    scale = np.where(fixed, 1, factors * (2.0**-follower.exponent / parts)).astype(np.float32)
     same = follower.multipliers.size == 1 and not fixed.any()
-    return _Rows(scale[:1] if same else scale, bias, fixed)
+    return _Rows(kept.astype(np.int8), scale[:1] if same else scale, bias)
 
 
 def _dequantized_bias(graph: Graph, rows: _Rows) -> str | None:

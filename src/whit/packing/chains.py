@@ -149,6 +149,8 @@ def _rounding_part(links: list[ElementwiseNode]) -> tuple[int, LinearForm | None
         form = linear_form(links[begin:], torch.ones(1), torch.zeros(1))
         if form is not None:
             return begin, form
+        if links[begin].discrete:
+            break  # a quantiser before the quantiser: both together are one staircase
     return 0, None
 
 

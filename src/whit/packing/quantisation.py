@@ -28,7 +28,7 @@ from whit.packing.graph_nodes import (
     in_order,
     multiplied,
 )
-from whit.packing.integer_sources import integer_source, scaled_grid, weight_grid
+from whit.packing.integer_sources import integer_matrix, integer_source, scaled_grid, weight_grid
 from whit.runtime.backends import choose_binary_gemm
 from whit.runtime.layout import Activation
 from whit.runtime.operators.contract import to_float
@@ -80,9 +80,8 @@ class _Rounder:
         rounded = {
             id(_root(node.sources[0]))
             for node in nodes
-            if id(node) in targets and isinstance(node, LinearNode)
+            if id(node) in targets and isinstance(node, LinearNode) and not _reads_integers(node)
         }
-        rounded -= {id(node) for node in nodes if integer_source(node) is not None}
         ranges = {number: _Range() for number in rounded}
         routes = self._calibrate(nodes, samples, ranges)
         done: dict[int, Node] = {}
@@ -159,6 +158,12 @@ def _is_float_matrix(node: Node) -> bool:
     if not isinstance(node, LinearNode):
         return False
     return weight_grid(node.weight) is None or integer_source(node.sources[0]) is None
+
+
+def _reads_integers(node: LinearNode) -> bool:
+    """Say whether a matrix, once rounded, can sum up the integers that it is given."""
+    rounded = replace(node, weight=_rounded_weight(node.weight))
+    return node.exact or integer_matrix(rounded, node.sources[0]) is not None
 
 
 def _root(source: Node) -> Node:

@@ -86,16 +86,9 @@ def materialize(step: Step, module: str, operator: str) -> Data:
     """Turn a staircase into a node.
 
     Raises:
-        CannotPack: all of its values are the same, or they rise and fall.
+        CannotPack: its values rise and fall.
     """
     values = step.values.to(torch.float32)
-    if bool((values == values[0]).all()):
-        raise CannotPack(
-            f"{step.name} gives {float(values[0]):g} everywhere; write a comparison that can "
-            "become true",
-            module,
-            step.name or operator,
-        )
     if not bool((values.diff() >= 0).all() or (values.diff() <= 0).all()):
         raise CannotPack(
             f"{step.name} rises and falls again ({values.tolist()} below, at and above "
