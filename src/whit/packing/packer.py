@@ -99,8 +99,10 @@ class Packed:
 
     def report(self) -> str:
         """Return the table of layers and the totals, one line each."""
+        layers = sum(layer.after_bytes for layer in self.layers)
+        rest = f"biases, thresholds and other constants: {self.weight_bytes - layers} bytes"
         total = f"file: {self.nbytes} bytes, of which {self.weight_bytes} are weights and constants"
-        return "\n".join([*self.lines, total])
+        return "\n".join([*self.lines, rest, total])
 
     def save(self, path: str | Path) -> Path:
         """Write the file; it appears whole or not at all.
