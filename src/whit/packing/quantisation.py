@@ -63,6 +63,13 @@ class _Range:
     low: float = float("inf")
     high: float = float("-inf")
 
+    @property
+    def grid(self) -> tuple[int, int, float]:
+        """Return lowest and highest integer, and the size of one step as float32."""
+        low, high = (0, 255) if self.low >= 0 else (-127, 127)
+        largest = max(abs(self.low), abs(self.high)) or 1.0
+        return low, high, float(np.float32(largest / high))
+
     def widen(self, values: NDArray[np.generic]) -> None:
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
@@ -90,6 +97,8 @@ class _Rounder:
             new = replace(node, sources=sources)
             if isinstance(node, LinearNode | EmbeddingNode) and id(node) in targets:
                 new = replace(node, sources=sources, weight=_rounded_weight(node.weight))
+                if isinstance(new, LinearNode):
+                    new = _with_whole_bias(new, ranges.get(id(_root(node.sources[0]))))
                 self.changed = True
             elif isinstance(node, RouteNode):
                 inputs = routes[id(node)]
@@ -183,16 +192,28 @@ def _rounded_weight(weight: Tensor) -> Tensor:
     return scaled_grid(torch.round(weight / scale.reshape(shape)), scale)
 
 
+def _with_whole_bias(node: LinearNode, seen: _Range | None) -> LinearNode:
+    """Round the bias to whole sums, as integer hardware and ONNX Runtime hold it."""
+    read = integer_source(node.sources[0])
+    scale = None if read is None else read.scale
+    scale = scale if seen is None else seen.grid[2]
+    grid = weight_grid(node.weight)
+    if node.bias is None or scale is None or grid is None:
+        return node
+    unit = grid[1].double() * scale
+    return replace(node, bias=(torch.round(node.bias.double() / unit) * unit).float())
+
+
 def _rounded_values(node: Node, seen: _Range) -> Node:
     """Return multiply, round, clamp, multiply behind a node."""
-    low, high = (0, 255) if seen.low >= 0 else (-127, 127)
-    largest = max(abs(seen.low), abs(seen.high)) or 1.0
-    if not np.isfinite(largest):
+    low, high, scale = seen.grid
+    if not np.isfinite(scale):
         raise CannotPack("its values on the calibration samples are not finite", node.module)
-    scale = np.float32(largest / high)
-    for step in _rounding(multiplied(node, torch.tensor(1 / scale)), low, high):
+    for step in _rounding(
+        multiplied(node, torch.tensor(1 / scale, dtype=torch.float32)), low, high
+    ):
         node = step
-    return multiplied(node, torch.tensor(scale))
+    return multiplied(node, torch.tensor(scale, dtype=torch.float32))
 
 
 def _rounding(scaled: Node, low: int, high: int) -> Iterator[Node]:
