@@ -68,34 +68,35 @@ def agreement_table() -> str:
     """Return the table of packed networks that were run in four forms: one seed, and how many."""
     rows = [json.loads(line) for line in (RESULTS / "packed_agreement.jsonl").open()]
     lines = [
-        "| task | technique | file bytes | test inputs | same class: torch | C | ONNX "
-        "| C bit for bit | C: code + constants, arena |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| task | technique | file bytes | test inputs | same class: torch | C | ONNX QDQ "
+        "| ONNX exact | C bit for bit | C: code + constants, arena |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if row["seed"] != rows[0]["seed"]:
             continue
         sections = row["c_sections"]
-        same = row["same_class_torch"], row["same_class_c"], row["same_class_onnx"]
-        shown = [f"{number:,}" for number in same]
+        names = ("torch", "c", "onnx", "onnx_exact")
+        shown = [f"{row[f'same_class_{name}']:,}" for name in names]
         torch_text = f"({shown[0]})" if row["int8"] else shown[0]
         what = f"`{shortened(row['spec'])}`" + (", 8 bits" if row["int8"] else "")
         exact = "yes" if row["c_bit_identical"] else "no" if row["integer"] else "float"
         lines.append(
             f"| `{row['task']}` | {what} | {row['stored_bytes']:,} | {row['samples']:,} "
-            f"| {torch_text} | {shown[1]} | {shown[2]} | {exact} "
+            f"| {torch_text} | {shown[1]} | {shown[2]} | {shown[3]} | {exact} "
             f"| {sections['text']:,} + {sections['rodata']:,}, {row['c_arena_bytes']:,} |"
         )
     first = rows[0]["provenance"]
     agreeing = sum(
-        {row["same_class_c"], row["same_class_onnx"], row["samples"]} == {row["samples"]}
+        {row["same_class_c"], row["same_class_onnx_exact"]} == {row["samples"]}
         and (row["int8"] or row["same_class_torch"] == row["samples"])
         and (row["c_bit_identical"] or not row["integer"])
         for row in rows
     )
     about = (
-        f"{agreeing} of {len(rows)} networks agree everywhere (digits with five seeds, of which "
-        f"one is shown). whit commit {first['commit'][:10]}, {first['cpu']}; "
+        f"{agreeing} of {len(rows)} networks give the same classes in torch (float ones and those "
+        "trained with few bits), NumPy, C and exact ONNX; integers the same bits in C. Digits have "
+        f"five seeds, of which one is shown. whit commit {first['commit'][:10]}, {first['cpu']}; "
         "`results/packed_agreement.jsonl`."
     )
     return "\n".join([about, "", *lines]) + "\n"
