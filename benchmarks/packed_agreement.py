@@ -97,7 +97,7 @@ def compare_forms(packed: Packed, inputs: NDArray, torch_scores: NDArray, place:
     c_scores, exported = run_c(program, inputs, place)
     exact = export_onnx(program, place / "exact.onnx", inputs[:256], quantized="exact")
     exact_scores = run_onnx(exact.path, inputs)
-    onnx = export_onnx(program, place / "model.onnx", inputs[:256])
+    onnx = export_onnx(program, place / "model.onnx", inputs[:256], quantized="qdq")
     onnx_scores = run_onnx(onnx.path, inputs) if onnx.merged else exact_scores
     return {
         "stored_bytes": packed.nbytes,

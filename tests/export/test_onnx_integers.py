@@ -265,6 +265,22 @@ def test_patterns_one_step_apart_are_reported_and_not_refused(tmp_path, monkeypa
     assert "50 beyond float rounding (layers may round one step apart)" in done.report()
 
 
+def test_a_class_that_patterns_would_change_brings_the_exact_integers(tmp_path, monkeypatch):
+    moved(monkeypatch, 1)
+    program = tipping_network()
+    drawn = np.random.default_rng(0).integers(0, 6, (400, 4)).astype(np.uint8)
+    tipped = program(drawn).argmax(-1) != program(drawn + 1).argmax(-1)
+    x = np.full((50, 4), 20, np.uint8)
+    x[np.arange(50), np.arange(50) % 4] = 200
+    x[7] = drawn[np.flatnonzero(tipped)[0]]
+    done = export_onnx(program, tmp_path / "net.onnx", x)
+    assert (done.merged, done.same_classes, done.changed_by_qdq) == (0, 50, 1)
+    assert done.largest_difference == 0
+    assert "QDQ would have changed the class of 1: the exact integers were written" in done.report()
+    kept = export_onnx(program, tmp_path / "qdq.onnx", x, quantized="qdq")
+    assert (kept.merged, kept.same_classes, kept.changed_by_qdq) == (1, 49, 0)
+
+
 def test_patterns_two_steps_apart_are_named(tmp_path, monkeypatch):
     moved(monkeypatch, 2)
     with pytest.raises(Disagreement, match=r"something else is requantize_1\. No file") as caught:

@@ -61,7 +61,7 @@ def export(  # noqa: PLR0913 - one parameter per option of the command
         return
     target = output or Path(f"{name or file.stem}.onnx")
     samples = None if check is None else read_inputs(check, program)
-    _export_onnx(program, target, samples, "exact" if exact else "qdq", force, as_json)
+    _export_onnx(program, target, samples, "exact" if exact else "auto", force, as_json)
 
 
 def _export_c(program: Program, folder: Path, name: str, force: bool, as_json: bool) -> None:

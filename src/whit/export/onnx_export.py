@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class OnnxExport:
         beyond: inputs that differ by more than float rounding, since a number lay on a threshold
             or between two steps.
         merged: integer layers that became QDQ patterns with their rounding.
+        changed_by_qdq: inputs whose class QDQ would have changed, so that the file holds the
+            integers of the packed file instead; 0 where QDQ was kept or not tried.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class OnnxExport:
     near_ties: int
     beyond: int
     merged: int
+    changed_by_qdq: int = 0
 
     def report(self) -> str:
         """Return one line on the check."""
@@ -55,11 +58,16 @@ class OnnxExport:
         if self.beyond:
             reason = "layers may round one step apart" if self.merged else "a number on a threshold"
             parts.append(f"{self.beyond} beyond float rounding ({reason})")
+        if self.changed_by_qdq:
+            parts.append(
+                f"QDQ would have changed the class of {self.changed_by_qdq}: the exact integers "
+                "were written instead"
+            )
         return "; ".join(parts)
 
 
 def export_onnx(
-    program: Program, path: Path, inputs: NDArray[Any] | None = None, *, quantized: str = "qdq"
+    program: Program, path: Path, inputs: NDArray[Any] | None = None, *, quantized: str = "auto"
 ) -> OnnxExport:
     """Write a packed network as an ONNX file and compare both on the same inputs.
 
@@ -74,7 +82,8 @@ def export_onnx(
         inputs: raw samples [batch, *program.input.shape] to check on; 16 drawn ones when None.
         quantized: "qdq": integer layers become DequantizeLinear, Conv or Gemm, QuantizeLinear,
             which ONNX Runtime runs on integers, one step apart from the file at rare roundings;
-            "exact": the integers of the file, in more operators.
+            "exact": the integers of the file, in more operators; "auto": QDQ, or exact where QDQ
+            changes the class of one of the inputs (the result says so).
 
     Returns:
         The file, its size and the result of the check.
@@ -86,7 +95,18 @@ def export_onnx(
             more than 2 % of the inputs (1 at least), near ties not counted.
         WhitError: the inputs do not fit, or the file cannot be written.
     """
-    path = Path(path)
+    if quantized != "auto":
+        return _exported(program, Path(path), inputs, quantized)
+    found = _exported(program, Path(path), inputs, "qdq")
+    changed = 0 if found.same_classes is None else found.checked - found.same_classes
+    if not found.merged or not changed:
+        return found
+    return replace(_exported(program, Path(path), inputs, "exact"), changed_by_qdq=changed)
+
+
+def _exported(
+    program: Program, path: Path, inputs: NDArray[Any] | None, quantized: str
+) -> OnnxExport:
     built = build(program, quantized)
     model = model_of(program, built)
     content = model.SerializeToString()
