@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from whit.comparison import DEFAULT, Row, compare
+from whit.comparison import DEFAULT, compare
 from whit.core.budget import Budget
 from whit.errors import SettingsError, SpecError, WhitError
+from whit.rows import Row
 from whit.runs import folder_name, seed_list
 from whit.spec_strings import spec
 

@@ -32,6 +32,7 @@ _HOME = {
     "Technique": "whit.core.technique",
     "VectorData": "whit.core.data",
     "WhitError": "whit.errors",
+    "array_task": "whit.tasks.own_arrays",
     "compare": "whit.comparison",
     "execute": "whit.core.execution",
     "load_result": "whit.result_folder",

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from whit.errors import WhitError
 
+Writer = Callable[[Path], object]
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+# A temporary file is named after its target, the process that fills it, and eight random letters.
+_TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)-[a-z0-9_]{8}")
+# No file takes this long to write; older ones are left over even if their process number is in use
+# again.
+LEFTOVER_SECONDS = 86_400
+
+
+def write_atomically(path: Path, write: Writer) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`.
 
     Readers, and a process that is killed at any moment, leave the old file or the new one.
@@ -24,9 +34,46 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         OSError: the folder cannot be written, or the path is a folder, a device or the like;
             nothing is left behind.
     """
+    temporary = _filled(path, write)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_together(files: Mapping[Path, Writer], obsolete: Sequence[Path] = ()) -> None:
+    """Fill temporary files for all of `files`, then put them in place, the last one last.
+
+    The last file says that the others are complete: its old version goes before any other file
+    changes. A full disk is met while the temporary files are filled, so all old files stay.
+
+    Args:
+        files: what fills each file; their folders must exist.
+        obsolete: files of an earlier set that must not survive beside the new ones.
+
+    Raises:
+        OSError: a file cannot be written; nothing is left behind.
+    """
+    temporaries: dict[Path, Path] = {}
+    try:
+        for path, write in files.items():
+            temporaries[path] = _filled(path, write)
+        for old in (list(files)[-1], *obsolete):
+            old.unlink(missing_ok=True)
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
+    except BaseException:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _filled(path: Path, write: Writer) -> Path:
+    """Return the filled temporary file beside a path, its content on the disk."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.{os.getpid()}-", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -34,10 +81,40 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    return temporary
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Call it before this process writes there: a file of this process's number is one of a dead
+    process that had the same number.
+    """
+    for path in folder.glob(".*"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is None:
+            continue
+        try:
+            old = time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
+        except FileNotFoundError:  # its process has just renamed it
+            continue
+        if old or not _is_another_running(int(match["process"])):
+            path.unlink(missing_ok=True)
+
+
+def _is_another_running(process: int) -> bool:
+    if os.name != "posix":  # there, os.kill would end the process; its age decides
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def require_writable(folder: Path) -> None:

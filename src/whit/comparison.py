@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import isfinite
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from whit.core.budget import Budget
@@ -16,12 +14,14 @@ from whit.core.task import Task
 from whit.core.technique import PLAIN
 from whit.errors import SettingsError, SpecError, TaskError, WhitError
 from whit.measure.columns import NUMERIC_COLUMNS
-from whit.measure.verdict import Verdict, judge
 from whit.reporting.failures import reason_of
 from whit.reporting.recommendation import TOLERANCE, check_tolerance, recommendation
-from whit.runs import DEFAULT_FOLDER, Finished, Planned, ShowStep, carry_out, plan_runs, seed_list
+from whit.rows import Row, rows_of
+from whit.run_queue import Means, carry_out, carry_out_trials
+from whit.runs import DEFAULT_FOLDER, Planned, ShowStep, plan_runs, seed_list
 from whit.spec_strings import Entry, parse_entry
 from whit.spec_strings import task as find_task
+from whit.tuning import Tuned, choose, forget_checkpoints, tuning_entries, with_rate
 
 DEFAULT = (
     "binarized_network()",
@@ -30,94 +30,7 @@ DEFAULT = (
     "distillation(student_width=0.25)",
     "binarized_network() + one_cycle_pruning(sparsity=0.5)",
 )
-UNEQUAL_COMPUTE = 0.10
-
-
-@dataclass(frozen=True)
-class Row:
-    """One technique over its seeds.
-
-    Attributes:
-        spec: canonical, with settings after `@` if it has its own.
-        runs: one per seed.
-        means: numeric columns, mean over seeds; a column unknown for one seed is left out.
-        spreads: sample standard deviation over seeds; empty with one seed.
-        relative: mean over the control's mean, where that is not 0.
-        reasons: why columns are unknown.
-        verdict: against the control; None for the control and for runs without one.
-        notes: what a reader must know, such as unequal compute.
-        label: the spec as the user wrote it.
-        failed: why the technique could not be carried out; the other columns are empty then.
-    """
-
-    spec: str
-    runs: tuple[Finished, ...]
-    means: dict[str, float]
-    spreads: dict[str, float]
-    relative: dict[str, float] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    verdict: Verdict | None = None
-    notes: tuple[str, ...] = ()
-    label: str = ""
-    failed: str = ""
-
-    def __repr__(self) -> str:
-        if self.failed:
-            return f"Row({self.label!r}, not possible: {self.failed})"
-        columns = (f"valid_{self.metric}", f"test_{self.metric}", "stored_bytes", "latency_ms")
-        known = ", ".join(f"{c}={self.means[c]:.6g}" for c in columns if c in self.means)
-        return f"Row({self.label!r}, {known}, seeds={len(self.runs)})"
-
-    @property
-    def metric(self) -> str:
-        """Name of the quality measure."""
-        return str(self.runs[0].columns["metric"])
-
-    @property
-    def valid(self) -> float:
-        """Mean quality on the validation split."""
-        return self.means[f"valid_{self.metric}"]
-
-    @property
-    def macs_by_width(self) -> dict[str, int] | None:
-        """Multiply-accumulates by widths of the best seed's file."""
-        found: dict[str, int] | None = self.best.columns["macs_by_width"]
-        return found
-
-    @property
-    def nonzero_macs(self) -> int | None:
-        """Multiply-accumulates of the best seed's file whose weight is not 0; None if unknown."""
-        from whit.runtime import load
-
-        path = self.best.packed_path
-        try:
-            operators = load(path).operators if path is not None else None
-        except WhitError:
-            return None
-        return None if operators is None else sum(op.effective_macs for op in operators)
-
-    @property
-    def best(self) -> Finished:
-        """The seed with the highest validation quality."""
-        return max(self.runs, key=lambda run: float(run.columns[f"valid_{self.metric}"]))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for `--json`."""
-        return {
-            "spec": self.spec,
-            "label": self.label,
-            "seeds": [run.planned.seed for run in self.runs],
-            "means": self.means,
-            "spreads": self.spreads,
-            "relative": self.relative,
-            "macs_by_width": None if self.failed else self.macs_by_width,
-            "reasons": self.reasons,
-            "verdict": None if self.verdict is None else vars(self.verdict),
-            "notes": list(self.notes),
-            "failed": self.failed or None,
-            "reused": sum(run.reused for run in self.runs),
-            "folders": [str(run.planned.folder) for run in self.runs],
-        }
+FRONT_COSTS = ("stored_bytes", "macs", "latency_ms", "energy_nj")
 
 
 @dataclass(frozen=True)
@@ -131,6 +44,7 @@ class Comparison:
         out: folder of the runs and of `results.jsonl`.
         test_reads: how often the test split of this task was read, by the store.
         tolerance: loss of validation quality that a recommended technique may have, 0..1.
+        tuned: how learning rates were chosen, by the text of the entry.
     """
 
     task: str
@@ -139,6 +53,7 @@ class Comparison:
     out: str = DEFAULT_FOLDER
     test_reads: int = 0
     tolerance: float = TOLERANCE
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the tolerance."""
@@ -178,6 +93,11 @@ class Comparison:
                 front.append(row)
         return front
 
+    def fronts(self) -> dict[str, list[str]]:
+        """Return the labels on the front of validation quality for each kind of cost."""
+        quality = f"valid_{self.control.metric}"
+        return {cost: [row.label for row in self.pareto(quality, cost)] for cost in FRONT_COSTS}
+
     def recommend(
         self, budget: Budget | None = None, tolerance: float | None = None
     ) -> tuple[Row, str]:
@@ -214,6 +134,7 @@ class Comparison:
             "budget": str(self.budget),
             "recommended": chosen.spec,
             "recommendation": sentence,
+            "fronts": self.fronts(),
             "test_reads": self.test_reads,
             "results": str(Path(self.out) / "results.jsonl"),
         }
@@ -239,6 +160,9 @@ def compare(  # noqa: PLR0913 - the options of one experiment, all but three by 
     out: str | Path = DEFAULT_FOLDER,
     progress: ShowStep | None = None,
     again: bool = False,
+    jobs: int = 1,
+    tune: bool = False,
+    second_controls: bool = False,
 ) -> Comparison:
     """Train every technique and the plain control with every seed, and measure them alike.
 
@@ -251,6 +175,12 @@ def compare(  # noqa: PLR0913 - the options of one experiment, all but three by 
         out: folder of runs and results; finished, unchanged runs in it are reused.
         progress: called with a `Step` at every epoch.
         again: repeat finished runs too.
+        jobs: runs that are carried out at the same time, each in a process of its own; the results
+            are those of one job. 1 is this process.
+        tune: try three learning rates for each technique and for the control (the task's own, a
+            third of it, three times it) on the validation split with the first seed, and charge it.
+        second_controls: also train the control with the settings of each technique that has its
+            own (`@ epochs=30`), and judge it against that.
 
     Raises:
         WhitError: bad specs, task, settings, budget or folder; nothing has been trained then.
@@ -266,7 +196,9 @@ def compare(  # noqa: PLR0913 - the options of one experiment, all but three by 
         out=out,
         progress=progress,
         again=again,
-        control=True,
+        jobs=jobs,
+        tune=tune,
+        second_controls=second_controls,
     )
 
 
@@ -286,6 +218,9 @@ def run_entries(  # noqa: PLR0913 - the options of one experiment, all by name
     progress: ShowStep | None = None,
     again: bool = False,
     control: bool = True,
+    jobs: int = 1,
+    tune: bool = False,
+    second_controls: bool = False,
 ) -> Comparison:
     """Carry out entries with seeds and gather the rows; with `control`, the first is it."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -293,17 +228,62 @@ def run_entries(  # noqa: PLR0913 - the options of one experiment, all by name
             "whit run and whit compare use one process. Under torchrun call whit.execute, where "
             "only rank 0 measures."
         )
+    means = Means(budget, progress, again, jobs)
     made = find_task(task) if isinstance(task, str) else task
+    if second_controls:
+        entries = distinct([*entries, *_second_controls(entries)])
+    tuned: dict[str, Tuned] = {}
+    if tune:
+        entries, tuned = _tuned(entries, made, seeds[0], settings, out, means)
     planned = _planned(entries, made, seeds, settings, out)
-    finished, failed = carry_out(planned, made, out, budget=budget, progress=progress, again=again)
-    rows: list[Row] = []
+    finished, failed = carry_out(planned, made, out, means)
+    rows = rows_of(entries, finished, failed, control=control, tuned=tuned)
+    reads = _test_reads(out, made.name)
+    return Comparison(made.name, rows, budget, str(out), reads, tuned=tuned)
+
+
+def _second_controls(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the plain control with the settings of every entry that has its own."""
+    controls = []
     for entry in entries:
-        runs = tuple(run for run in finished if run.planned.entry.text == entry.text)
-        if entry.text in failed:
-            rows.append(Row(entry.text, runs, {}, {}, label=entry.label, failed=failed[entry.text]))
-        else:
-            rows.append(_row(runs, rows[0] if control and rows else None))
-    return Comparison(made.name, tuple(rows), budget, str(out), _test_reads(out, made.name))
+        if entry.settings_changes:
+            written = ", ".join(f"{k}={v!r}" for k, v in entry.settings_changes.items())
+            controls.append(parse_entry(f"{PLAIN} @ {written}"))
+    return controls
+
+
+def _tuned(
+    entries: Sequence[Entry],
+    task: Task,
+    seed: int,
+    settings: Mapping[str, object],
+    out: str | Path,
+    means: Means,
+) -> tuple[list[Entry], dict[str, Tuned]]:
+    """Return the entries with the learning rates that were best on validation, and how."""
+    rate = task.settings.changed(**settings).learning_rate
+    grids = [tuning_entries(entry, rate) for entry in entries]
+    planned = _planned(
+        [e for grid in grids if len(grid) > 1 for e in grid], task, [seed], settings, out
+    )
+    outcomes = carry_out_trials(planned, task, means)
+    chosen: list[Entry] = []
+    tuned: dict[str, Tuned] = {}
+    start = 0
+    for entry, grid in zip(entries, grids, strict=True):
+        if len(grid) == 1:
+            chosen.append(entry)
+            continue
+        plans = planned[start : start + len(grid)]
+        found = choose(plans, outcomes[start : start + len(grid)])
+        start += len(grid)
+        # When no rate works, the entry's own run will say why.
+        best = entry if found is None else with_rate(entry, found.learning_rate)
+        if found is not None:
+            tuned[best.text] = found
+        forget_checkpoints([plan for plan in plans if plan.entry.text != best.text])
+        chosen.append(best)
+    return distinct(chosen), tuned
 
 
 def _planned(
@@ -329,49 +309,3 @@ def _test_reads(out: str | Path, task: str) -> int:
     from whit.measure.store import Store
 
     return Store(Path(out) / "results.jsonl").test_reads().get(task, 0)
-
-
-def _row(runs: tuple[Finished, ...], control: Row | None) -> Row:
-    metric = runs[0].columns["metric"]
-    means, spreads, reasons = {}, {}, {}
-    for column in (f"valid_{metric}", f"test_{metric}", *NUMERIC_COLUMNS):
-        values = [run.columns[column] for run in runs]
-        if any(value is None for value in values):
-            failed = next(run for run in runs if run.columns[column] is None)
-            reasons[column] = failed.columns["reasons"].get(column, "not measured")
-            continue
-        if not all(isfinite(value) for value in values):
-            reasons[column] = "not a finite number for at least one seed"
-            continue
-        means[column] = fmean(values)
-        if len(values) > 1:
-            spreads[column] = stdev(values)
-    entry = runs[0].planned.entry
-    row = Row(entry.text, runs, means, spreads, reasons=reasons, label=entry.label)
-    return row if control is None else _beside(row, control)
-
-
-def _beside(row: Row, control: Row) -> Row:
-    """Return the row with its ratios, verdict and notes against the control."""
-    relative = {
-        column: mean / control.means[column]
-        for column, mean in row.means.items()
-        if control.means.get(column)
-    }
-    correct = [run.test_correct for run in row.runs if run.test_correct is not None]
-    plain = [run.test_correct for run in control.runs if run.test_correct is not None]
-    both = len(correct) == len(plain) == len(row.runs)
-    test = f"test_{row.metric}"
-    verdict = judge(
-        [run.columns[test] for run in row.runs],
-        [run.columns[test] for run in control.runs],
-        correct if both else None,
-        plain if both else None,
-    )
-    notes = []
-    ratio = relative.get("train_macs", 1.0)
-    other_settings = row.runs[0].planned.settings != control.runs[0].planned.settings
-    if other_settings or abs(ratio - 1) > UNEQUAL_COMPUTE:
-        why = "other settings than the control; " if other_settings else ""
-        notes.append(f"unequal compute: {why}{ratio:.2f} times the control's training MACs")
-    return replace(row, relative=relative, verdict=verdict, notes=tuple(notes))

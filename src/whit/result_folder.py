@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from whit.core.model_sizes import fit_sizes
 from whit.core.result import Result
 from whit.core.settings import Settings
 from whit.errors import DataError
@@ -52,6 +53,7 @@ def load_result(folder: str | Path) -> Result:
         seed=row["seed"],
         settings=_settings(row, folder),
         choices=row["choices"],
+        history=row.get("history", []),
     )
 
 
@@ -98,16 +100,20 @@ def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], folder: Path) -> N
         odd = sorted(set(owners) ^ set(tensors))[:3]
         raise DataError(
             f"'{folder}' does not fit the model that its task and technique build now (for example "
-            f"{odd}). The code has changed since; run it again."
+            f"{odd}). Either the code has changed since; then run it again. Or finish_model makes "
+            "other tensors for other weights; its packed file model.whit can be used."
         )
+    # Tied weights stay tied; the old tensor is kept so that no new one gets its number.
+    changed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for name, (module, key) in owners.items():
-        current = getattr(module, key)
-        if current.shape == tensors[name].shape:
-            current.data = tensors[name].to(current.dtype)
-        elif isinstance(current, nn.Parameter):
-            setattr(module, key, nn.Parameter(tensors[name], current.requires_grad))
+        current, stored = getattr(module, key), tensors[name]
+        if current.shape == stored.shape and current.dtype == stored.dtype:
+            current.data = stored
         else:
-            setattr(module, key, tensors[name])
+            if isinstance(current, nn.Parameter):
+                stored = nn.Parameter(stored, current.requires_grad)
+            setattr(module, key, changed.setdefault(id(current), (stored, current))[0])
+    fit_sizes(model)
 
 
 def _slots(model: nn.Module) -> list[tuple[str, nn.Module, str]]:

@@ -1,10 +1,11 @@
-"""Plan many runs, carry them out, reuse the finished ones, and time their packed files alone."""
+"""Plan many runs, carry one out alone, and reuse the finished ones."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whit.atomic_files import require_writable
 from whit.core.budget import Budget
 from whit.core.device import Device
 from whit.core.execution import execute, identity_of
@@ -19,10 +21,7 @@ from whit.core.fit import Progress
 from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.errors import SettingsError, WhitError
-from whit.measure.latency import measure_latencies
 from whit.measure.scorecard import Scorecard
-from whit.measure.store import Store
-from whit.reporting.failures import reason_of
 from whit.spec_strings import Entry
 
 DEFAULT_FOLDER = "whit-runs"
@@ -39,6 +38,8 @@ class Planned:
         seed: of the run.
         identity: changes whenever the result could.
         folder: where the result is or will be.
+        task: reference of the task.
+        changes: of the task's own settings, by name.
     """
 
     entry: Entry
@@ -46,6 +47,8 @@ class Planned:
     seed: int
     identity: str
     folder: Path
+    task: str = ""
+    changes: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,14 @@ class Step:
     """How far a set of runs is, for progress displays.
 
     Attributes:
-        run: number of the current run, from 1.
+        run: number of the run that moved, from 1.
         runs: how many there are.
-        spec: of the current run, as the user wrote it.
-        seed: of the current run.
+        spec: of this run, as the user wrote it.
+        seed: of this run.
         fit: the run's progress in training; None when it begins and when it has ended.
-        state: "started", "training", "finished", "reused" or "failed".
+        state: "waiting" (for another process that carries it out), "started", "training",
+            "finished", "reused" or "failed"; the trials of `tune` likewise.
+        ended: runs that have ended so far, whichever way.
     """
 
     run: int
@@ -100,9 +105,11 @@ class Step:
     seed: int
     fit: Progress | None
     state: str
+    ended: int = 0
 
 
 ShowStep = Callable[[Step], None]
+Tell = Callable[[str, Progress | None], None]
 
 
 def seed_list(seeds: int | Sequence[int]) -> list[int]:
@@ -144,11 +151,18 @@ def plan_runs(
     planned = []
     for entry in entries:
         settings = base.changed(**entry.settings_changes)
+        all_changes = {**changes, **entry.settings_changes}
         for seed in seeds:
             identity = identity_of(task, entry.technique, settings, seed, Device(), checksum)
-            folder = Path(out) / folder_name(task.name) / identity
-            planned.append(Planned(entry, settings, seed, identity, folder))
+            folder = task_folder(out, task.name) / identity
+            plan = Planned(entry, settings, seed, identity, folder, task.name, all_changes)
+            planned.append(plan)
     return planned
+
+
+def task_folder(out: str | Path, task: str) -> Path:
+    """Return the folder of all runs of a task."""
+    return Path(out) / folder_name(task)
 
 
 def folder_name(task: str) -> str:
@@ -156,98 +170,44 @@ def folder_name(task: str) -> str:
     return re.sub(r"[^\w.=-]+", "_", task).strip("_.") or "task"
 
 
-def carry_out(
-    planned: Sequence[Planned],
-    task: Task,
-    out: str | Path,
-    *,
-    budget: Budget,
-    progress: ShowStep | None = None,
-    again: bool = False,
-) -> tuple[list[Finished], dict[str, str]]:
-    """Run what is not finished, time all packed files alone, and store one line per run.
+def carry_out_run(plan: Planned, task: Task, budget: Budget, tell: Tell, again: bool) -> Finished:
+    """Return the finished run, carried out unless it was before.
 
-    An interrupted call stores what it finished; repeated, it goes on from there. The first entry
-    must work: it is the control, or all there is. Another one that cannot be carried out is left
-    out, with its reason.
+    Another process that carries out the same run is waited for, and its result reused.
 
     Args:
-        planned: the runs.
-        task: of all of them.
-        out: folder of the store `results.jsonl`.
+        plan: the run.
+        task: of the run.
         budget: limits for techniques that search.
-        progress: called at every epoch and when a run starts and ends.
-        again: repeat finished runs too.
-
-    Returns:
-        The finished runs, and the reasons of entries that failed by the entry's text.
+        tell: called with a state and the progress in training.
+        again: carry it out though it is finished.
 
     Raises:
-        WhitError: why the first entry cannot be carried out.
+        WhitError: the run cannot be carried out, or its folder holds another run.
     """
-    store = Store(Path(out) / "results.jsonl")
-    store.rows()  # what cannot be read is said before anything is trained
-    finished: list[Finished] = []
-    failed: dict[str, str] = {}
-    try:
-        for number, plan in enumerate(planned, 1):
-            name = plan.entry.text
-            if name in failed:
-                continue
-            tell = _teller(progress, number, planned)
-            try:
-                finished.append(_one(plan, task, budget, tell, again))
-            except Exception as error:
-                reason = reason_of(error, [name, task.name])
-                first = name == planned[0].entry.text
-                if reason is None or (first and isinstance(error, WhitError)):
-                    raise
-                if first:
-                    raise WhitError(f"'{plan.entry.label}' failed: {reason}.") from error
-                earlier = any(run.planned.entry.text == name for run in finished)
-                failed[name] = f"seed {plan.seed}: {reason}" if earlier else reason
-                tell("failed", None)
-        finished = _timed(finished, task)
-    finally:
-        _remember(finished, store)
-    return finished, failed
-
-
-def _teller(
-    progress: ShowStep | None, number: int, planned: Sequence[Planned]
-) -> Callable[[str, Progress | None], None]:
-    def tell(state: str, fit: Progress | None = None) -> None:
-        if progress is not None:
-            plan = planned[number - 1]
-            progress(Step(number, len(planned), plan.entry.label, plan.seed, fit, state))
-
-    return tell
-
-
-def _one(
-    plan: Planned,
-    task: Task,
-    budget: Budget,
-    tell: Callable[[str, Progress | None], None],
-    again: bool,
-) -> Finished:
     found = None if again else read_finished(plan)
     if found is not None:
         tell("reused", None)
         return found
-    tell("started", None)
-    if again:
-        for old in plan.folder.glob("*"):
-            old.unlink(missing_ok=True)
-    execute(
-        task,
-        plan.entry.technique,
-        plan.settings,
-        budget=budget,
-        seed=plan.seed,
-        out=plan.folder,
-        progress=lambda fit: tell("training", fit),
-    )
+    with alone_in(plan.folder, lambda: tell("waiting", None)) as waited:
+        found = read_finished(plan) if waited else None
+        if found is not None:
+            tell("reused", None)
+            return found
+        tell("started", None)
+        if again:
+            for old in plan.folder.glob("*"):
+                if old.name != LOCK:
+                    old.unlink(missing_ok=True)
+        execute(
+            task,
+            plan.entry.technique,
+            plan.settings,
+            budget=budget,
+            seed=plan.seed,
+            out=plan.folder,
+            progress=lambda fit: tell("training", fit),
+        )
     done = read_finished(plan)
     if done is None:
         raise WhitError(
@@ -258,60 +218,70 @@ def _one(
     return Finished(plan, done.row, False, done.test_correct)
 
 
-def read_finished(plan: Planned) -> Finished | None:
-    """Return the finished run in the planned folder, None when there is none or it is damaged."""
+LOCK = "lock"
+
+
+@contextmanager
+def alone_in(folder: Path, wait: Callable[[], None]) -> Iterator[bool]:
+    """Keep other processes of this machine out of a run's folder while the block runs.
+
+    The lock is the system's own and ends with the process, however it ends.
+
+    Args:
+        folder: made if need be.
+        wait: called when another process is in the folder, before waiting for it.
+
+    Yields:
+        Whether another process was waited for.
+    """
+    require_writable(folder)
     try:
-        row = json.loads((plan.folder / "result.json").read_text())
-        Scorecard.from_dict(row["scorecard"])
+        import fcntl
+    except ImportError:  # not POSIX: two processes must be kept apart by the user
+        yield False
+        return
+    with (folder / LOCK).open("w") as file:
+        waited = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            waited = True
+        yield waited
+
+
+def read_finished(plan: Planned) -> Finished | None:
+    """Return the finished run in the planned folder, None when there is none or it is damaged.
+
+    Raises:
+        WhitError: the folder holds the result of another run, as after copying folders by hand.
+    """
+    row = read_row(plan.folder)
+    if row is None:
+        return None
+    mine = (plan.task, plan.entry.technique.spec, plan.seed, plan.settings.as_dict())
+    found = tuple(row.get(key) for key in ("task", "spec", "seed", "settings"))
+    if plan.task and found != mine:
+        raise WhitError(
+            f"The folder '{plan.folder}' holds the result of another run ('{found[1]}' on "
+            f"'{found[0]}' with seed {found[2]}), and '{mine[1]}' on '{mine[0]}' with seed "
+            f"{mine[2]} was to be written there. Remove or rename it, or use another --out."
+        )
+    try:
         stored = plan.folder / "test_correct.npy"
         correct = np.load(stored, allow_pickle=False) if stored.exists() else None
-    except (OSError, ValueError, KeyError, TypeError, WhitError):
+    except (OSError, ValueError, EOFError):
         return None
-    row.pop("shapes", None)
     return Finished(plan, row, True, correct)
 
 
-def _timed(finished: list[Finished], task: Task) -> list[Finished]:
-    """Fill in the latency of all packed models, timed in turns after the last training."""
-    from whit.runtime import load
-
-    paths = {run.planned.identity: run.packed_path for run in finished}
-    programs = {name: load(path) for name, path in paths.items() if path is not None}
-    raw = task.load().valid.inputs[0][:1].numpy()
-    examples = {name: _fitting(raw, program.input.shape) for name, program in programs.items()}
-    latencies = measure_latencies(programs, examples)
-    timed = []
-    for run in finished:
-        latency = latencies.get(run.planned.identity)
-        row = run.row
-        if latency is not None:
-            card = Scorecard.from_dict(run.columns).with_latency(latency)
-            row = {**row, "scorecard": card.as_dict()}
-        timed.append(Finished(run.planned, row, run.reused, run.test_correct))
-    return timed
-
-
-def _fitting(raw: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    # A technique may have changed the inputs (spike trains); the time does not depend on the
-    # values.
-    return raw if raw.shape[1:] == tuple(shape) else np.zeros((1, *shape), np.float32)
-
-
-def _has_latency(row: Mapping[str, Any]) -> bool:
-    return (row.get("scorecard") or {}).get("latency_ms") is not None
-
-
-def _remember(finished: Sequence[Finished], store: Store) -> None:
-    # A run that was interrupted before its file was timed gets a second, complete line.
-    known = {(row.get("identity"), _has_latency(row)) for row in store.rows()}
-    for run in finished:
-        if run.reused and (run.planned.identity, _has_latency(run.row)) in known:
-            continue
-        store.append(
-            {
-                **run.row,
-                "identity": run.planned.identity,
-                "folder": str(run.planned.folder),
-                "settings_changes": run.planned.entry.settings_changes,
-            }
-        )
+def read_row(folder: Path) -> dict[str, Any] | None:
+    """Return what `result.json` of a finished run holds; None when there is none that is whole."""
+    try:
+        row: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        Scorecard.from_dict(row["scorecard"])
+    except (OSError, ValueError, KeyError, TypeError, WhitError):
+        return None
+    row.pop("shapes", None)
+    return row

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import nn
+
 from whit.core.options import bind_options, nearest, signature_text
 from whit.core.settings import Settings
 from whit.core.task import Task
@@ -219,9 +221,12 @@ def _own_task(call: Call) -> Task:
     elif call.options:
         raise TaskError(f"'{call.label}' takes no options: it is {type(made).__name__}.")
     if not isinstance(made, Task):
+        kind = made if inspect.isclass(made) else type(made)
+        model = issubclass(kind, nn.Module)
+        hint = f" For a model and arrays: own(model='{call.label}', data='arrays.npz')."
         raise TaskError(
-            f"'{call.label}' is {type(made).__name__}, and a task is expected: a whit.Task, or a "
-            "function that returns one."
+            f"'{call.label}' is {kind.__name__}, and a task is expected: a whit.Task, or a "
+            f"function that returns one.{hint if model else ''}"
         )
     return made
 

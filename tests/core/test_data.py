@@ -153,3 +153,10 @@ def test_the_checksum_sees_every_value():
     assert replace(base, train=changed).checksum() != base.checksum()
     assert replace(base, train=split(0, dtype=torch.float64)).checksum() != base.checksum()
     assert base.sealed().checksum() != base.checksum()
+
+
+def test_feature_names_stay_as_long_as_the_features_do():
+    named = data(feature_names=("width", "height"))
+    assert named.sealed().map(lambda x: x * 2).feature_names == ("width", "height")
+    assert named.map(lambda x: x[:, :1]).feature_names == ()
+    assert data().feature_names == ()

@@ -169,3 +169,44 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):
     assert (tmp_path / "checkpoint-0.pt").exists()
     found = train(TASK, Technique(), QUICK, Conditions(out=tmp_path)).model
     assert same(found, train(TASK, Technique(), QUICK, Conditions()).model)
+
+
+def test_the_history_is_part_of_the_result(tmp_path):
+    result = execute(TASK, None, QUICK, out=tmp_path)
+    (curves,) = result.history
+    assert (curves["fit"], curves["epochs"], len(curves["loss"])) == (0, 2, 2)
+    assert curves["valid"][-1] == result.scorecard.as_dict()["valid_accuracy"]
+    assert json.loads((tmp_path / "result.json").read_text())["history"] == result.history
+
+
+def test_a_kill_between_the_result_and_the_checkpoints_is_harmless(tmp_path, monkeypatch):
+    """Each moment at the end: before, within and after the writing of the result."""
+    from whit.core import execution
+
+    whole = execute(TASK, None, QUICK)
+
+    class Killed(Exception):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    epochs = []
+    for name in ("_measured", "remove_checkpoints"):
+        with monkeypatch.context() as patch:
+            patch.setattr(execution, name, kill)
+            with pytest.raises(Killed):
+                execute(TASK, None, QUICK, out=tmp_path, progress=epochs.append)
+        assert (tmp_path / "checkpoint-0.pt").exists()
+        assert (tmp_path / "result.json").exists() == (name == "remove_checkpoints")
+    resumed = execute(TASK, None, QUICK, out=tmp_path, progress=epochs.append)
+    assert len(epochs) == 2, "nothing was trained twice"
+    assert same(whole.model, resumed.model)
+    assert whole.scorecard.train_macs == resumed.scorecard.train_macs
+    assert not (tmp_path / "checkpoint-0.pt").exists()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / ".checkpoint-0.pt.99999999-abcdefgh").write_bytes(b"half")
+    train(TASK, Technique(), QUICK, Conditions(out=tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-0.pt"]

@@ -6,11 +6,13 @@ from torch import nn
 from torch.nn import functional
 
 from whit.core.data import Split
-from whit.core.fit import Progress, Surroundings, fit, make_optimizer, predict
+from whit.core.fit import Progress, Surroundings, fit, predict
+from whit.core.history import FitRecord
 from whit.core.hook import Hook
+from whit.core.optimizers import make_optimizer
 from whit.core.settings import OPTIMIZERS, SCHEDULES, Settings
 from whit.core.task import Task
-from whit.errors import SettingsError, TaskError
+from whit.errors import SettingsError, SpecError, TaskError
 from whit.measure.meter import Meter
 from whit.parts.group import Group
 from whit.tasks import toys
@@ -236,6 +238,198 @@ def test_divergence_is_an_error():
         trained(nn.Linear(6, 1), settings.changed(batch_size=8), split=split, task=task)
 
 
+def test_divergence_stops_in_the_step_and_keeps_the_last_good_epoch(tmp_path):
+    """A loss that is not a number from its eighth batch on: epoch 3, step 2 of 3."""
+    seen, good, file = [], [], tmp_path / "c.pt"
+
+    class Spoilt(Hook):
+        steps = 0
+
+        def loss(self, loss, output, batch):
+            self.steps += 1
+            return loss * torch.nan if self.steps == 8 else loss
+
+    def progress(told):
+        seen.append(told.epoch)
+        good.append({k: v.clone() for k, v in model.state_dict().items()})
+
+    model = network()
+    with pytest.raises(SettingsError) as error:
+        trained(model, hooks=(lambda m, p: Spoilt(),), checkpoint=file, progress=progress)
+    text = str(error.value)
+    assert "diverged in epoch 3, step 2 of 3" in text and "the loss itself" in text
+    assert f"the last good epoch, 2, are in the model again and in '{file}'" in text
+    assert seen == [1, 2]
+    assert all(torch.equal(good[-1][k], v) for k, v in model.state_dict().items())
+    assert torch.load(file, weights_only=True)["epoch"] == 2
+
+
+def test_a_gradient_that_spoils_the_last_step_is_found():
+    class Spoilt(Hook):
+        def __init__(self, model, plan):
+            self.model, self.left = model, plan.total_steps
+
+        def before_step(self):
+            self.left -= 1
+            if self.left == 0:
+                self.model[4].weight.grad[0, 0] = torch.nan
+
+    with pytest.raises(SettingsError, match=r"epoch 3, step 3 of 3.*the gradient of '4.weight'"):
+        trained(hooks=(Spoilt,))
+
+
+def test_a_module_that_is_not_finite_is_named_without_a_checkpoint():
+    class Logarithm(nn.Module):
+        def forward(self, x):
+            return x.log()
+
+    model = nn.Sequential(nn.Linear(6, 2), Logarithm())
+    with pytest.raises(SettingsError, match=r"step 1 of 3.*module '1' \(Logarithm\)") as error:
+        trained(model)
+    assert "last good epoch" not in str(error.value)
+
+
+def test_curves_are_told_and_recorded():
+    seen, record = [], FitRecord()
+    valid = samples(40)
+    model = trained(progress=seen.append, valid=valid, record=record, number=2)
+    assert [p.loss for p in seen] == record.loss and [p.valid for p in seen] == record.valid
+    assert (record.fit, record.epochs, len(record.seconds)) == (2, 3, 3)
+    score = TASK.score(predict(model, valid, TASK, CPU), valid.target)
+    assert seen[-1].valid == score and seen[-1].metric == "accuracy"
+    assert seen[0].seconds_left == pytest.approx(2 * record.seconds[0])
+    assert seen[-1].seconds_left == 0
+
+
+class Noisy(nn.Module):
+    """Draws numbers and counts its calls in evaluation mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x + torch.rand(()) * self.calls
+
+
+def test_validation_leaves_no_trace():
+    def made():
+        return nn.Sequential(network(), Noisy())
+
+    meters, models = [], []
+    for valid in (None, samples(40)):
+        meters.append(Meter())
+        models.append(trained(made(), meter=meters[-1], valid=valid))
+    assert same(*models)
+    assert models[1][1].calls == 9
+    assert meters[0].charge().train_macs == meters[1].charge().train_macs
+
+
+def test_a_model_that_draws_while_it_is_looked_at_resumes(tmp_path):
+    def made():
+        return nn.Sequential(network(), Noisy())
+
+    options = {"valid": samples(40), "identity": "run"}
+    with pytest.raises(Killed):
+        trained(made(), checkpoint=tmp_path / "c.pt", progress=kill_at(2), **options)
+    resumed = trained(made(), checkpoint=tmp_path / "c.pt", **options)
+    assert same(trained(made(), **options), resumed)
+
+
+def test_validation_that_cannot_be_had_is_said_once():
+    seen, record = [], FitRecord()
+    inputs = torch.zeros(40, 5)
+    other = Split((inputs,), torch.zeros(40, dtype=torch.int64))
+    model = trained(progress=seen.append, valid=other, record=record)
+    assert same(model, trained())
+    assert record.valid == [None] * 3 and [p.valid for p in seen] == [None] * 3
+    (sentence,) = record.warnings
+    assert "validation metric is unknown" in sentence and "RuntimeError" in sentence
+    assert [len(p.warnings) for p in seen] == [1, 0, 0]
+
+
+def test_a_metric_that_is_no_number_is_said():
+    def odd(output, target):
+        return float("nan")
+
+    record = FitRecord()
+    trained(task=replace(TASK, metric=odd), valid=samples(40), record=record)
+    assert record.valid == [None] * 3
+    assert record.warnings == ["The validation metric 'odd' is nan."]
+
+
+def test_dead_units_are_told_while_training():
+    seen, record = [], FitRecord()
+    model = network(dropout=0.0)
+    model[1].weight.requires_grad_(False).zero_()
+    model[1].bias.requires_grad_(False).fill_(-1)
+    trained(model, valid=samples(40), record=record, progress=seen.append)
+    assert record.warnings[0].startswith("12 of 12 units of '2'")
+    assert seen[0].warnings == tuple(record.warnings)
+
+
+@pytest.mark.parametrize("killed", [1, 2, 3])
+def test_a_resumed_record_has_no_doubles_and_no_gaps(killed, tmp_path):
+    options = {"identity": "run", "valid": samples(40)}
+    whole, resumed = FitRecord(), FitRecord()
+    trained(record=whole, **options)
+    file = tmp_path / "c.pt"
+    with pytest.raises(Killed):
+        trained(checkpoint=file, progress=kill_at(killed), record=FitRecord(), **options)
+    trained(checkpoint=file, record=resumed, **options)
+    assert (resumed.loss, resumed.valid) == (whole.loss, whole.valid)
+    assert len(resumed.seconds) == 3
+
+
+class Hidden(nn.Module):
+    """Its state is in a buffer that the state dict leaves out."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    def forward(self, x):
+        if self.training:
+            self.scale += 0.1
+        return x * self.scale
+
+
+class Freeze(Hook):
+    """Freezes a layer after the first epoch and does not say so in its state."""
+
+    def __init__(self, model, plan):
+        self.model = model
+
+    def after_epoch(self):
+        self.model[0][0].requires_grad_(False)
+
+
+def test_hidden_buffers_and_frozen_layers_resume(tmp_path):
+    def made():
+        return nn.Sequential(network(), Hidden())
+
+    options = {"identity": "run", "hooks": (Freeze,)}
+    with pytest.raises(Killed):
+        trained(made(), checkpoint=tmp_path / "c.pt", progress=kill_at(2), **options)
+    resumed = trained(made(), checkpoint=tmp_path / "c.pt", **options)
+    whole = trained(made(), **options)
+    assert same(whole, resumed) and torch.equal(whole[1].scale, resumed[1].scale)
+    assert not resumed[0][0].weight.requires_grad
+
+
+def test_hooks_are_closed_when_the_model_cannot_be_called():
+    log = []
+    with pytest.raises(RuntimeError):
+        trained(nn.Linear(7, 2), hooks=(Recorder("1", log),))
+    assert log == ["1close"]
+
+
+def test_another_number_of_scores_than_classes_is_refused():
+    with pytest.raises(TaskError, match="2 scores"):
+        trained(classes=3)
+
+
 def test_leading_axes_train_as_members_do_alone():
     """The loss is the mean over K members: SGD at K times the rate is what training alone gives."""
     settings = SETTINGS.changed(optimizer="sgd", learning_rate=0.02)
@@ -358,6 +552,25 @@ def test_a_stale_checkpoint_is_ignored(tmp_path):
     found = trained(checkpoint=file, identity="new", progress=seen.append)
     assert [p.epoch for p in seen] == [1, 2, 3]
     assert same(found, trained())
+
+
+def test_a_torn_checkpoint_is_told(tmp_path):
+    file, seen, record = tmp_path / "c.pt", [], FitRecord()
+    file.write_bytes(b"PK half a file")
+    trained(checkpoint=file, progress=seen.append, record=record)
+    (sentence,) = seen[0].warnings
+    assert f"The checkpoint '{file}' is damaged" in sentence and "began again" in sentence
+    assert record.warnings == [sentence]
+
+
+def test_a_hook_whose_state_cannot_be_read_back_is_refused_and_leaves_no_file(tmp_path):
+    class Opaque(Hook):
+        def state_dict(self):
+            return {"function": print}
+
+    with pytest.raises(SpecError, match="state_dict holds something else"):
+        trained(hooks=(lambda m, p: Opaque(),), checkpoint=tmp_path / "c.pt")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("torn", [b"", b"PK\x03\x04 half a file", None])

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,3 +50,49 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WhitError, match="could not be written"):
         result(nn.Linear(1, 1)).save(tmp_path / "file" / "x")
+
+
+FULL_DISK = """
+import resource, sys
+import torch
+from torch import nn
+from whit.core.result import Result
+from whit.core.settings import Settings
+from whit.errors import WhitError
+torch.manual_seed(1)
+model = nn.Linear(100, 100)
+result = Result(model=model, scorecard=None, spec="plain()", provenance={}, task="digits", seed=1,
+                settings=Settings())
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+try:
+    result.save(sys.argv[1])
+except WhitError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_earlier_result_whole(tmp_path):
+    """A limit of the file's size stands for the full disk."""
+    right = np.array([1, 0, 1], dtype=np.uint8)
+    result(nn.Linear(3, 2), test_correct=right).save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert f"could not be written to '{tmp_path}' (File too large)" in ended.stdout
+    assert "goes on from the last checkpoint" in ended.stdout
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_parts_that_a_new_result_lacks_go(tmp_path):
+    right = np.array([1, 0, 1], dtype=np.uint8)
+    result(nn.Linear(3, 2), test_correct=right).save(tmp_path)
+    result(nn.Linear(3, 2)).save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.safetensors", "result.json"}
+
+
+def test_the_history_is_written(tmp_path):
+    history = [{"fit": 0, "epochs": 1, "loss": [0.5], "valid": [None], "seconds": [1.0],
+                "warnings": []}]  # fmt: skip
+    result(nn.Linear(1, 1), history=history).save(tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text())["history"] == history

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ def test_build_prepares_the_model_and_takes_choices():
     run = run_with(marked)
     model = run.build(width=0.5)
     assert isinstance(model[1], nn.Identity) and model[0].linear1.out_features == 16
-    assert run._ledger.choices[model] == {"width": 0.5}
+    assert run._ledger.choices_of(model) == {"width": 0.5}
     own = nn.Linear(8, 4)
     assert run.build(own)[0] is own
     with pytest.raises(TaskError, match="'width'"):
@@ -129,6 +131,46 @@ def test_a_killed_procedure_of_two_fits_resumes_exactly(tmp_path):
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert whole.run.meter.charge().train_macs == resumed.run.meter.charge().train_macs
+    curves = [
+        [(h["fit"], h["epochs"], h["loss"], h["valid"]) for h in found.run.history]
+        for found in (whole, resumed)
+    ]
+    assert curves[0] == curves[1] and [c[:2] for c in curves[0]] == [(0, 3), (1, 3)]
+    assert all(len(h["seconds"]) == len(h["valid"]) == 3 for h in resumed.run.history)
+
+
+def test_the_history_holds_each_call_of_fit():
+    run = run_with()
+    assert run.history == []
+    model = run.fit(run.build(), epochs=2)
+    run.fit(run.build(), data=run.data.valid)
+    first, second = run.history
+    assert (first["fit"], first["epochs"], second["fit"], second["epochs"]) == (0, 2, 1, 1)
+    assert first["valid"][-1] == run.evaluate(model)
+    assert len(first["loss"]) == 2 and len(second["loss"]) == 1
+
+
+def test_choices_are_those_of_the_model_or_of_one_like_it():
+    run = run_with()
+    small, large = run.build(width=0.5), run.build(width=1.0)
+    choices = run._ledger.choices_of
+    assert choices(small) == {"width": 0.5} and choices(large) == {"width": 1.0}
+    assert choices(copy.deepcopy(small)) == {"width": 0.5}, "a copy of the best epoch"
+    assert choices(nn.Sequential(small)) is None
+    run.build()  # the same shapes as width=1.0
+    assert choices(large) == {"width": 1.0}
+    assert choices(copy.deepcopy(large)) is None, "two choices give such a model"
+    weight = small.linear1.weight
+    small.linear1.weight = nn.Parameter(weight[:5])
+    assert choices(small) == {"width": 0.5} and choices(copy.deepcopy(small)) is None
+
+
+def test_what_a_run_sends_is_charged_to_it_alone():
+    device = Device()
+    device.exchanged_bytes = 50  # of an earlier run
+    ledger = Ledger(device, 0, "identity")
+    device.exchanged_bytes += 8
+    assert ledger.meter.charge().exchanged_bytes == 8
 
 
 def test_mixed_seeds():

@@ -94,3 +94,19 @@ def test_wrong_outputs_are_described():
         task().check_output(torch.zeros(3, 8), 8)
     with pytest.raises(TaskError, match="returned tuple"):
         task().check_output((torch.zeros(8, 2),), 8)
+
+
+def test_another_number_of_scores_than_classes_is_refused():
+    task().check_output(torch.zeros(8, 3), 8, classes=3)
+    task().check_output(torch.zeros(2, 8, 3), 8, classes=3)
+    task().check_output(torch.zeros(8, 5), 8)
+    with pytest.raises(TaskError, match=r"gives 5 scores \(shape \[8, 5\]\), .* 3 class names"):
+        task().check_output(torch.zeros(8, 5), 8, classes=3)
+    tags = task(loss=tagging_loss, output_axes=2)
+    with pytest.raises(TaskError, match="gives 4 scores"):
+        tags.check_output(torch.zeros(8, 6, 4), 8, classes=3)
+
+
+def test_scores_are_not_counted_where_no_class_scores_are_read():
+    one_logit = task(loss=functional.binary_cross_entropy_with_logits, metric=r_squared)
+    one_logit.check_output(torch.zeros(8, 1), 8, classes=2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from whit.measure.meter import Charge, Meter, forward_macs
+from whit.measure.meter import Charge, Meter, forward_macs, undisturbed
 from whit.methods.low_bit.binarized_network import binarize
 
 MLP_MACS = 6 * 12 + 12 * 2
@@ -131,7 +131,7 @@ def test_the_state_goes_around():
 
 def test_a_state_loaded_while_training_replaces_what_ran_before():
     saved, meter, model = Meter(), Meter(), mlp()
-    saved.load_state_dict({"train_macs": 7, "train_seconds": 100.0, "train_peak_bytes": None})
+    saved.load_state_dict({**saved.state_dict(), "train_macs": 7, "train_seconds": 100.0})
     with meter.training(model):
         model(torch.zeros(1, 6))
         meter.load_state_dict(saved.state_dict())
@@ -146,3 +146,67 @@ def test_the_peak_covers_what_was_held():
     assert Charge().train_peak_bytes is None
     peak = meter.charge().train_peak_bytes
     assert peak is None or peak > held.nbytes
+
+
+def test_what_is_looked_at_is_not_charged():
+    model, meter = mlp(), Meter()
+    with meter.training(model):
+        model(torch.zeros(4, 6))
+        with meter.uncharged(), torch.no_grad():
+            model(torch.zeros(9, 6))
+            time.sleep(0.2)
+        model(torch.zeros(1, 6))
+    assert meter.charge().train_macs == 3 * 5 * MLP_MACS
+    assert meter.charge().train_seconds < 0.2
+
+
+def test_sent_bytes_are_charged_from_the_start_of_the_meter_and_go_on_after_a_resume():
+    sent = [100]
+    meter = Meter(sent=lambda: sent[0])
+    assert meter.charge().exchanged_bytes == 0
+    sent[0] += 7
+    assert meter.charge().exchanged_bytes == 7
+    again = [0]
+    other = Meter(sent=lambda: again[0])
+    other.load_state_dict(meter.state_dict())
+    again[0] += 5
+    assert other.charge().exchanged_bytes == 12
+
+
+class Restless(nn.Module):
+    """Moves a buffer, replaces another and draws numbers, whatever its mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("moved", torch.zeros(2))
+        self.register_buffer("replaced", torch.zeros(2))
+
+    def forward(self, x):
+        self.moved += 1
+        self.replaced = self.replaced + torch.rand(2)
+        return x
+
+
+def test_undisturbed_leaves_no_trace():
+    model = nn.Sequential(Restless(), nn.Dropout(), nn.Linear(2, 2))
+    model[1].eval()
+    held = model[0].replaced
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with undisturbed(model):
+        assert not any(m.training for m in model.modules())
+        assert not model(torch.zeros(1, 2)).requires_grad
+        assert model[0].moved.tolist() == [1, 1]
+    assert torch.equal(torch.rand(3), expected)
+    assert model[0].moved.tolist() == [0, 0]
+    assert model[0].replaced is held and held.tolist() == [0, 0]
+    assert [m.training for m in model] == [True, False, True]
+
+
+def test_counting_leaves_the_random_stream_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    forward_macs(Restless(), torch.zeros(1, 2))
+    assert torch.equal(torch.rand(3), expected)

@@ -1,5 +1,7 @@
 import json
 import multiprocessing
+import subprocess
+import sys
 
 import pytest
 
@@ -44,8 +46,8 @@ def test_an_unwritable_folder_is_said_in_words(tmp_path):
         Store(tmp_path / "file" / "results.jsonl").append({})
 
 
-def _append_many(path, writer):
-    for number in range(50):
+def _append_many(path, writer, count=50):
+    for number in range(count):
         Store(path).append({"writer": writer, "number": number, "filler": "x" * 5000})
 
 
@@ -62,3 +64,54 @@ def test_several_writers_never_mix_lines(tmp_path):
         (w, n) for w in range(3) for n in range(50)
     ]
     assert len(path.read_text().splitlines()) == 150
+
+
+def test_two_processes_that_append_200_times_lose_nothing(tmp_path):
+    path = tmp_path / "results.jsonl"
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_append_many, args=(path, w, 200)) for w in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    rows = Store(path).rows()
+    for writer in range(2):
+        mine = [row["number"] for row in rows if row["writer"] == writer]
+        assert mine == list(range(200)), "all there, each writer's in its order"
+    assert len(rows) == 400
+
+
+FULL_DISK = """
+import resource, sys
+from whit.errors import WhitError
+from whit.measure.store import Store
+store = Store(sys.argv[1])
+store.append({"number": 1})
+size = store.path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
+try:
+    store.append({"number": 2, "filler": "x" * 100})
+except WhitError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert store.path.stat().st_size == size
+store.append({"number": 3})
+"""
+
+
+def test_a_full_disk_leaves_the_lines_as_they_were(tmp_path):
+    """A limit of the file's size stands for the full disk: a part of the line is written."""
+    path = tmp_path / "results.jsonl"
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
+    )
+    assert f"could not be added to '{path}' (File too large)" in ended.stdout
+    assert "repeat the command" in ended.stdout
+    assert [row["number"] for row in Store(path).rows()] == [1, 3]
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_a_device_that_is_always_full_is_said():
+    with pytest.raises(WhitError, match="/dev/full.*No space left"):
+        Store("/dev/full").append({"number": 1})

@@ -1,4 +1,4 @@
-"""Digits and iris, the sets that ship with scikit-learn."""
+"""Digits, iris and breast cancer, the sets that ship with scikit-learn."""
 
 import sys
 
@@ -10,6 +10,7 @@ from whit.core.fit import Surroundings, fit, predict
 from whit.core.task import Task
 from whit.errors import MissingExtra
 from whit.measure.meter import Meter
+from whit.tasks.breast_cancer import breast_cancer
 from whit.tasks.digits import digits
 from whit.tasks.iris import iris
 from whit.tasks.sklearn_sets import load_bundled
@@ -57,10 +58,22 @@ def test_iris_parts_are_balanced() -> None:
     assert sum(len(part) for part in rows(data)) == 150
 
 
+def test_breast_cancer_is_named_and_stratified() -> None:
+    data = breast_cancer().load()
+    assert [len(p) for p in (data.train, data.valid, data.test)] == [341, 114, 114]
+    assert data.class_names == ("malignant", "benign") and len(data.feature_names) == 30
+    assert data.feature_names[0] == "mean radius"
+    shares = [p.target.double().mean() for p in (data.train, data.valid, data.test)]
+    assert max(shares) - min(shares) < 0.01
+    model = breast_cancer(width=0.5).build(data)
+    assert torch.allclose(model.normalise.shift, data.train.inputs[0].mean(0))
+
+
 def test_the_splits_never_change() -> None:
     # Results are compared over years: if the data or the split changed, old rows lie.
     assert digits().load().checksum() == "8bd6ae9e38858e0d"
     assert iris().load().checksum() == "23036310b40b0d3d"
+    assert breast_cancer().load().checksum() == "5efe10181bd9a448"
 
 
 def test_data_are_loaded_once_and_normalised_by_train_alone() -> None:
@@ -73,6 +86,7 @@ def test_data_are_loaded_once_and_normalised_by_train_alone() -> None:
 def test_controls_learn() -> None:
     assert valid_score(digits()) >= 0.97
     assert valid_score(iris()) >= 0.9
+    assert valid_score(breast_cancer()) >= 0.95
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from whit.cli.exporting import export
 from whit.cli.machine import doctor
 from whit.cli.packed import inspect_file, pack_run, predict
 from whit.cli.scaffold import new
-from whit.cli.training import compare, run
+from whit.cli.training import compare, report, run
 
 app = typer.Typer(
     name="whit",
@@ -28,6 +28,7 @@ app.command("list")(list_all)
 app.command("show")(show)
 app.command("run")(run)
 app.command("compare")(compare)
+app.command("report")(report)
 app.command("pack")(pack_run)
 app.command("predict")(predict)
 app.command("inspect")(inspect_file)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from whit.cli.extras import extra_of
@@ -41,8 +43,8 @@ def guarded(command: Callable[Options, Given]) -> Callable[Options, Given]:
             )
         except KeyboardInterrupt:
             print(
-                "\nInterrupted. Finished runs are kept: repeat the command and it goes on from "
-                "there.",
+                "\nInterrupted. Finished runs are kept, and of the others every finished epoch: "
+                f"repeat the command and it goes on from there:\n  {_command()}",
                 file=sys.stderr,
             )
             raise SystemExit(INTERRUPTED) from None
@@ -52,6 +54,11 @@ def guarded(command: Callable[Options, Given]) -> Callable[Options, Given]:
             raise SystemExit(0) from None
 
     return run
+
+
+def _command() -> str:
+    """Return the command line as typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def fail(message: str) -> NoReturn:

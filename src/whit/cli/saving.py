@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,29 @@ class Saved:
         files: the model and the inputs; empty when the recommended model has no packed file.
         replaced: the other file that was there before, in words; empty if there was none.
         kept: the copy of the model beside its runs.
+        report: the report page.
     """
 
     files: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     kept: str = ""
+    report: str = ""
+
+
+def save_comparison_files(table: Comparison, folder: Path) -> Saved:
+    """Write the record of the comparison, the recommended model, and the report page."""
+    from whit.saved_comparison import save_comparison
+
+    save_comparison(table)
+    return replace(save_recommended(table, folder), report=str(save_report(table, folder)))
+
+
+def save_report(table: Comparison, folder: Path) -> Path:
+    """Write the report page as `<task>-report.html`; return its path."""
+    from whit.grammar import parse_call
+    from whit.reporting.page import write_report
+
+    return write_report(table, folder / f"{parse_call(table.task).name}-report.html")
 
 
 def save_recommended(table: Comparison, folder: Path) -> Saved:

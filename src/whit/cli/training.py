@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ import typer
 from whit.atomic_files import require_writable
 from whit.cli.guard import fail, guarded, show_json
 from whit.cli.progress import shown_progress
-from whit.cli.saving import Saved, save_recommended
+from whit.cli.saving import Saved, save_comparison_files, save_report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +34,9 @@ Out = Annotated[Path, typer.Option(help=OUT_HELP)]
 Tolerance = Annotated[
     float, typer.Option(help="Validation quality that the recommended technique may lose, 0 to 1.")
 ]
+Jobs = Annotated[
+    int, typer.Option(help="Runs carried out at the same time, each in a process of its own.")
+]
 Again = Annotated[bool, typer.Option("--again", help="Repeat finished runs too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -52,22 +55,14 @@ def run(  # noqa: PLR0913 - one parameter per option of the command
     model: Model = None,
     width: Width = None,
     out: Out = Path("whit-runs"),
+    jobs: Jobs = 1,
     again: Again = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one technique on a task and print its scorecard."""
     changes = _changes(epochs, learning_rate, batch_size, optimizer)
-    table = _carried_out(
-        task,
-        [spec],
-        _seeds(seeds, seed),
-        changes,
-        budget,
-        (model, width),
-        out,
-        again,
-        control=False,
-    )
+    ways = _Ways(out, jobs, again, control=False)
+    table = _carried_out(task, [spec], _seeds(seeds, seed), changes, budget, (model, width), ways)
     if as_json:
         show_json(table.as_dict()["rows"][0] | {"runs": [r.row for r in table.rows[0].runs]})
         return
@@ -105,30 +100,67 @@ def compare(  # noqa: PLR0913 - one parameter per option of the command
     out: Out = Path("whit-runs"),
     save_to: Annotated[Path, typer.Option(help="Folder for the recommended model.")] = Path("."),
     tolerance: Tolerance = 0.01,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="Try three learning rates for every technique and the control, by "
+            "validation; the cost is charged.",
+        ),
+    ] = False,
+    second_controls: Annotated[
+        bool,
+        typer.Option(
+            "--second-controls", help="Train the control also with a technique's own settings (@)."
+        ),
+    ] = False,
+    jobs: Jobs = 1,
     again: Again = False,
     layers: Annotated[
         bool, typer.Option("--layers", help="Show bits and bytes of every layer as well.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare techniques with the plain control; write the recommended model as <task>.whit."""
+    """Compare techniques with the plain control; write the best as <task>.whit, and a report."""
     from whit.reporting.recommendation import check_tolerance
 
     check_tolerance(tolerance)
     changes = _changes(epochs, learning_rate, batch_size, optimizer)
     require_writable(save_to)
-    table = _carried_out(
-        task, specs, _seeds(seeds, seed), changes, budget, (model, width), out, again, control=True
-    )
+    ways = _Ways(out, jobs, again, tune=tune, second_controls=second_controls)
+    table = _carried_out(task, specs, _seeds(seeds, seed), changes, budget, (model, width), ways)
     table = replace(table, tolerance=tolerance)
-    saved = save_recommended(table, save_to)
+    saved = save_comparison_files(table, save_to)
     if as_json:
-        show_json({**table.as_dict(), "files": saved.files, "replaced": saved.replaced})
+        files = {"files": saved.files, "replaced": saved.replaced, "report": saved.report}
+        show_json({**table.as_dict(), **files})
     else:
         _print_comparison(table, saved, layers)
     if table.failed and len(table.failed) == len(table.rows) - 1:
         reasons = "; ".join(f"{row.label}: {row.failed.rstrip('.')}" for row in table.failed)
         fail(f"No technique but the control could be carried out. {reasons}.")
+
+
+@guarded
+def report(
+    task: TaskText,
+    out: Out = Path("whit-runs"),
+    save_to: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Write the report page of the last comparison of a task again, without training."""
+    from whit.saved_comparison import load_comparison
+
+    require_writable(save_to)
+    table = load_comparison(out, task)
+    page = save_report(table, save_to)
+    if as_json:
+        show_json({**table.as_dict(), "report": str(page)})
+        return
+    for row in table.rows:
+        if row.stale:
+            print(f"Stale: {row.label}: code, data or versions have changed since; compare again.")
+    print(f"Report:  {page}")
 
 
 def _print_comparison(table: Comparison, saved: Saved, layers: bool) -> None:
@@ -138,6 +170,7 @@ def _print_comparison(table: Comparison, saved: Saved, layers: bool) -> None:
     if layers:
         _console().print(comparison_layers(table))
     print(f"Results: {Path(table.out) / 'results.jsonl'}")
+    print(f"Report:  {saved.report}")
     if not saved.files:
         print("Nothing was saved: the recommended model has no packed file (see the notes above).")
         return
@@ -147,17 +180,26 @@ def _print_comparison(table: Comparison, saved: Saved, layers: bool) -> None:
     print(f"Try:     whit predict {' '.join(saved.files)}")
 
 
-def _carried_out(  # noqa: PLR0913 - what both commands have in common
+@dataclass(frozen=True)
+class _Ways:
+    """How runs are carried out: what `run_entries` takes beside the experiment itself."""
+
+    out: Path
+    jobs: int
+    again: bool
+    control: bool = True
+    tune: bool = False
+    second_controls: bool = False
+
+
+def _carried_out(
     task: str,
     specs: list[str] | None,
     seeds: list[int],
     changes: dict[str, object],
     limits: str,
     control_model: tuple[str | None, float | None],
-    out: Path,
-    again: bool,
-    *,
-    control: bool,
+    ways: _Ways,
 ) -> Comparison:
     # All that can be wrong is checked before the first training.
     from whit.comparison import DEFAULT, distinct, run_entries
@@ -166,26 +208,19 @@ def _carried_out(  # noqa: PLR0913 - what both commands have in common
     from whit.spec_strings import parse_entry
 
     budget = Budget(limits)
-    made = _task(task, *control_model)
+    made = task_of(task, *control_model)
     entries = [parse_entry(text) for text in (specs or DEFAULT)]
-    if control:
+    if ways.control:
         entries = distinct([parse_entry(PLAIN), *entries])
-    require_writable(out)
+    require_writable(ways.out)
     with shown_progress() as progress:
         return run_entries(
-            entries,
-            made,
-            seeds,
-            settings=changes,
-            budget=budget,
-            out=out,
-            progress=progress,
-            again=again,
-            control=control,
+            entries, made, seeds, settings=changes, budget=budget, progress=progress, **vars(ways)
         )
 
 
-def _task(text: str, model: str | None, width: float | None) -> Task:
+def task_of(text: str, model: str | None, width: float | None) -> Task:
+    """Return the task of a command, with the options `--model` and `--width`."""
     from whit.errors import TaskError
     from whit.grammar import Call, parse_call
     from whit.spec_strings import task

@@ -20,6 +20,7 @@ from whit.errors import DataError, TestDataSealed
 GATHERED_BATCHES = 64
 
 AnyData = TypeVar("AnyData", bound="Data")
+AnyVector = TypeVar("AnyVector", bound="VectorData")
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -263,7 +264,22 @@ class Data:
 
 @dataclass(frozen=True)
 class VectorData(Data):
-    """Samples are vectors: inputs [samples, features]."""
+    """Samples are vectors: inputs [samples, features].
+
+    Attributes:
+        feature_names: one name for each feature, in order; empty when they are not known.
+    """
+
+    feature_names: tuple[str, ...] = ()
+
+    def map_splits(self: AnyVector, transform: Callable[[Split], Split]) -> AnyVector:
+        """Apply a function to all three splits, as `Data.map_splits` does.
+
+        A transform that changes the number of features leaves them without names.
+        """
+        mapped = super().map_splits(transform)
+        kept = mapped.input_shape == self.input_shape
+        return mapped if kept else replace(mapped, feature_names=())
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from whit.atomic_files import require_writable
+from whit.atomic_files import remove_leftovers, require_writable
 from whit.core.budget import Budget
+from whit.core.checkpoints import remove_checkpoints
 from whit.core.data import Data, SealedSplit, Split
 from whit.core.device import Device
 from whit.core.fit import predict
@@ -82,14 +83,14 @@ def execute(  # noqa: PLR0913 - the public call: everything about one run, by na
         seed=seed,
         settings=run.settings,
         choices=trained.choices,
+        history=run.history,
     )
     if conditions.device.writes:
         result = _measured(result, trained)
         if trained.folder is not None:
             result.save(trained.folder)
     if trained.folder is not None:
-        for checkpoint in trained.folder.glob("checkpoint-*.pt"):
-            checkpoint.unlink(missing_ok=True)
+        remove_checkpoints(trained.folder)
     return result
 
 
@@ -138,7 +139,7 @@ def train(task: Task, technique: Technique, settings: Settings, conditions: Cond
         run = Run(visible, technique, settings, data, ledger)
         model = technique.train(run)
         _expect_module(model, "The procedure", technique)
-        choices = ledger.choices.get(model)
+        choices = ledger.choices_of(model)
         model = technique.finish_model(model, data)
         _expect_module(model, "finish_model", technique)
         model = model.eval()
@@ -177,8 +178,7 @@ def _measured(result: Result, trained: Trained) -> Result:
         },
         combine=task.combined_output,
     )
-    charge = replace(run.meter.charge(), exchanged_bytes=run.device.exchanged_bytes)
-    measured = measure(result.model, subject, charge)
+    measured = measure(result.model, subject, run.meter.charge())
     return replace(
         result,
         scorecard=measured.scorecard,
@@ -188,9 +188,10 @@ def _measured(result: Result, trained: Trained) -> Result:
 
 
 def _own_folder(folder: Path, device: Device) -> Path:
-    """Make and return the folder of this rank; each rank checkpoints its own part."""
+    """Make, tidy and return the folder of this rank; each rank checkpoints its own part."""
     own = folder if device.world == 1 or device.writes else folder / f"rank-{device.rank}"
     require_writable(own)
+    remove_leftovers(own)
     return own
 
 

@@ -36,6 +36,9 @@ class Hook:
 
     A hook is made for one model and one plan and counts its own steps. Its `state_dict` must
     hold all that changes, so that a killed run resumes to the same weights.
+
+    After every epoch, the model is run over the validation split in evaluation mode. Forward hooks
+    that a hook registered on the model see those calls too; `module.training` is False then.
     """
 
     def loss(self, loss: Tensor, output: Tensor, batch: Batch) -> Tensor:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from whit.atomic_files import write_atomically
+from whit.atomic_files import Writer, write_together
 from whit.core.settings import Settings
 from whit.errors import WhitError
 
@@ -38,6 +38,8 @@ class Result:
         choices: keywords with which the model was built; None when the procedure composed it.
         packed: the packed file, or None when the scorecard says why not.
         test_correct: uint8 [test samples], 1 where the class is right; None for other metrics.
+        history: learning curves, one entry for each call of `fit`: "fit", "epochs", and per epoch
+            "loss", "valid" and "seconds", and "warnings" (`core.history.FitRecord`).
     """
 
     model: nn.Module = field(repr=False)
@@ -50,6 +52,7 @@ class Result:
     choices: dict[str, object] | None = None
     packed: Packed | None = field(default=None, repr=False)
     test_correct: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+    history: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row of this run: flat numbers, spec, task, seed, settings, provenance."""
@@ -62,39 +65,42 @@ class Result:
             "choices": self.choices,
             "scorecard": None if self.scorecard is None else self.scorecard.as_dict(),
             "provenance": self.provenance,
+            "history": self.history,
         }
 
     def save(self, folder: str | Path) -> None:
         """Write the result: `model.safetensors`, `model.whit`, `result.json`; nothing is pickled.
 
-        `result.json` is written last, so a folder that has one is complete.
+        `result.json` is written last, so a folder that has one is complete. An earlier result in
+        the folder stays whole when the disk is full.
 
         Raises:
             WhitError: the folder cannot be written.
         """
         folder = Path(folder)
+        tensors = {name: _own_copy(t) for name, t in self.model.state_dict().items()}
+        row = self.as_dict()
+        row["shapes"] = {name: list(t.shape) for name, t in tensors.items()}
+        text = json.dumps(row, indent=1)
+        files: dict[Path, Writer] = {
+            folder / "model.safetensors": lambda path: path.write_bytes(serialised(tensors))
+        }
+        if self.packed is not None:
+            content = self.packed.to_bytes()
+            files[folder / "model.whit"] = lambda path: path.write_bytes(content)
+        if self.test_correct is not None:
+            correct = self.test_correct
+            files[folder / "test_correct.npy"] = lambda path: save_array(path, correct)
+        files[folder / "result.json"] = lambda path: path.write_text(text)
+        optional = (folder / "model.whit", folder / "test_correct.npy")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in ("result.json", "model.whit", "test_correct.npy"):
-                (folder / name).unlink(missing_ok=True)  # of an earlier result: must not survive
-            state = self.model.state_dict()
-            tensors = {name: _own_copy(t) for name, t in state.items()}
-            write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
-            if self.packed is not None:
-                self.packed.save(folder / "model.whit")
-            if self.test_correct is not None:
-                correct = self.test_correct
-                write_atomically(
-                    folder / "test_correct.npy", lambda path: save_array(path, correct)
-                )
-            row = self.as_dict()
-            row["shapes"] = {name: list(t.shape) for name, t in tensors.items()}
-            text = json.dumps(row, indent=1)
-            write_atomically(folder / "result.json", lambda path: path.write_text(text))
+            write_together(files, obsolete=[path for path in optional if path not in files])
         except OSError as error:
             raise WhitError(
-                f"The result could not be written to '{folder}' ({error.strerror}). Choose a "
-                f"folder that can be written."
+                f"The result could not be written to '{folder}' ({error.strerror or error}). Free "
+                "some space, or choose a folder that can be written (--out); repeat the command, "
+                "and it goes on from the last checkpoint."
             ) from None
 
 

@@ -6,14 +6,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from typing import Any
+from weakref import ReferenceType, ref
 
+import torch
 from torch import Tensor, nn
 
 from whit.core.budget import Budget
+from whit.core.checkpoints import checkpoint_path
 from whit.core.data import Data, Split
 from whit.core.device import Device
 from whit.core.fit import Progress, Surroundings, fit, predict
+from whit.core.history import FitRecord
 from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.core.technique import HookFactory, Technique
@@ -21,6 +25,30 @@ from whit.errors import TaskError, TestDataSealed
 from whit.measure.meter import Meter
 
 ShowProgress = Callable[[Progress], None]
+
+
+Signature = tuple[str, tuple[tuple[str, torch.Size], ...]]
+
+
+@dataclass(frozen=True)
+class Build:
+    """A model that was built by choices.
+
+    Attributes:
+        model: a weak reference to it.
+        choices: keywords of the task's `build`.
+        signature: of the model as it was built.
+    """
+
+    model: ReferenceType[nn.Module]
+    choices: dict[str, object]
+    signature: Signature
+
+
+def signature_of(model: nn.Module) -> Signature:
+    """Return a model's class and the names and shapes of its tensors."""
+    shapes = tuple((name, tensor.shape) for name, tensor in model.state_dict().items())
+    return f"{type(model).__module__}.{type(model).__qualname__}", shapes
 
 
 @dataclass
@@ -34,9 +62,10 @@ class Ledger:
         folder: for its checkpoints, or None.
         budget: limits of the user.
         progress: called after every epoch, or None.
-        meter: charged for all training.
         fits: calls of `fit` so far.
-        choices: with which each model was built.
+        history: learning curves, one record for each call of `fit`.
+        builds: every model that was built by choices, and its shapes.
+        meter: charged for all training.
     """
 
     device: Device
@@ -45,25 +74,49 @@ class Ledger:
     folder: Path | None = None
     budget: Budget = field(default_factory=Budget)
     progress: ShowProgress | None = None
-    meter: Meter = field(default_factory=Meter)
     fits: int = 0
-    choices: WeakKeyDictionary[nn.Module, dict[str, object]] = field(
-        default_factory=WeakKeyDictionary
-    )
+    history: list[FitRecord] = field(default_factory=list)
+    builds: list[Build] = field(default_factory=list)
+    meter: Meter = field(init=False)
 
-    def next_fit(self, task: Task) -> Surroundings:
-        """Count a call of `fit` and return what surrounds it."""
+    def __post_init__(self) -> None:
+        """Let the meter see what this run sends to other processes."""
+        self.meter = Meter(sent=lambda: self.device.exchanged_bytes)
+
+    def choices_of(self, model: nn.Module) -> dict[str, object] | None:
+        """Return the choices that build a model like this one, None when there are none.
+
+        The model may be a copy of a built one (the best epoch's, an average).
+        """
+        for build in self.builds:
+            if build.model() is model:
+                return build.choices
+        like = [b.choices for b in self.builds if b.signature == signature_of(model)]
+        return like[0] if like and all(choices == like[0] for choices in like) else None
+
+    def next_fit(self, task: Task, valid: Split, classes: int = 0) -> Surroundings:
+        """Count a call of `fit` and return what surrounds it.
+
+        Args:
+            task: gives loss and metric.
+            valid: samples for the metric after every epoch.
+            classes: how many scores the output must have; 0 for any number.
+        """
         number, folder = self.fits, self.folder
         self.fits += 1
+        self.history.append(FitRecord(fit=number))
         return Surroundings(
             task=task,
             device=self.device.torch,
             meter=self.meter,
             seed=mixed_seed(self.seed, self.device.rank, number),
             number=number,
-            checkpoint=None if folder is None else folder / f"checkpoint-{number}.pt",
+            checkpoint=None if folder is None else checkpoint_path(folder, number),
             identity=self.identity,
             progress=self.progress,
+            valid=valid,
+            classes=classes,
+            record=self.history[-1],
         )
 
 
@@ -98,6 +151,11 @@ class Run:
         """How often `fit` was called in this run."""
         return self._ledger.fits
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Learning curves so far, one entry for each call of `fit`; see `FitRecord`."""
+        return [record.as_dict() for record in self._ledger.history]
+
     def build(self, module: nn.Module | None = None, /, **choices: object) -> nn.Module:
         """Return a new, prepared model.
 
@@ -111,7 +169,7 @@ class Run:
         if module is not None:
             return self._prepared(module)
         model = self._prepared(self.task.build_model(self.data, choices))
-        self._ledger.choices[model] = choices
+        self._ledger.builds.append(Build(ref(model), choices, signature_of(model)))
         return model
 
     def _prepared(self, module: nn.Module) -> nn.Module:
@@ -151,7 +209,9 @@ class Run:
             data or self.data.train,
             settings,
             (*self.technique.hooks, *hooks),
-            self._ledger.next_fit(self.task),
+            self._ledger.next_fit(
+                self.task, self.data.valid, len(self.data.class_names) if data is None else 0
+            ),
             augment=self.data.augment,
             sample_weights=sample_weights,
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from whit.core.data import Data, Split
+from whit.core.data_checks import check_data
 from whit.core.options import nearest
 from whit.core.settings import Settings
 from whit.errors import TaskError
@@ -59,42 +60,13 @@ class Task:
         """Return a copy of the loaded data after a look at what is often wrong in a task.
 
         A copy, so that a technique that changes tensors in place cannot spoil the next run. Of the
-        test split only shapes and types are looked at, never values.
+        test split it is only asked whether it is valid; see `core.data_checks`.
 
         Raises:
-            TaskError: it is no `Data`, a class number does not fit the class names, or a value is
-                not finite.
+            TaskError: the data cannot be learnt from or measured.
         """
-        data = self.load()
-        if not isinstance(data, Data) or not isinstance(data.test, Split):
-            raise TaskError(
-                f"Task '{self.name}': load returned {type(data).__name__}, expected VectorData, "
-                "ImageData, SequenceData or GraphData with the splits train, valid and test."
-            )
-        for name, split in (("train", data.train), ("valid", data.valid)):
-            self._check_split(name, split, len(data.class_names))
-        return data.map_splits(Split.copied)
-
-    def _check_split(self, name: str, split: Split, classes: int) -> None:
-        for tensor in (*split.inputs, split.target, *split.shared):
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise TaskError(
-                    f"Task '{self.name}': the {name} split holds NaN or infinite values. Clean or "
-                    "fill them in load."
-                )
-        target = split.target
-        if self.loss is functional.cross_entropy and target.dtype != torch.int64:
-            raise TaskError(
-                f"Task '{self.name}': the {name} target has dtype {target.dtype}, and "
-                "cross_entropy expects class numbers: give target.long(), or another loss."
-            )
-        if classes and target.dtype == torch.int64:
-            low, high = int(target.min()), int(target.max())
-            if low < 0 or high >= classes:
-                raise TaskError(
-                    f"Task '{self.name}': the {name} target holds class numbers {low} to {high}, "
-                    f"and there are {classes} class names; expected 0 to {classes - 1}."
-                )
+        cross_entropy = self.loss is functional.cross_entropy
+        return check_data(self.load(), self.name, cross_entropy).map_splits(Split.copied)
 
     def build_model(self, data: Data, choices: dict[str, object]) -> nn.Module:
         """Build the control model with these choices.
@@ -171,11 +143,18 @@ class Task:
                 f"{type(value).__name__}, expected one number, higher for better."
             ) from None
 
-    def check_output(self, output: Tensor, batch_size: int) -> None:
+    def check_output(self, output: Tensor, batch_size: int, classes: int = 0) -> None:
         """Say in words what is wrong with a model's output.
 
+        Args:
+            output: what the model returned.
+            batch_size: samples that it was given.
+            classes: how many class names the data have; 0 leaves the number of scores unchecked.
+                Only counts where the loss or the metric reads class scores from the last axis.
+
         Raises:
-            TaskError: the output is no tensor, lacks axes, or has no batch axis where expected.
+            TaskError: the output is no tensor, lacks axes, has no batch axis where expected, or
+                gives another number of scores than there are classes.
         """
         expected = f"[..., batch={batch_size}" + ", _" * self.output_axes + "]"
         if not isinstance(output, Tensor):
@@ -188,6 +167,15 @@ class Task:
             raise TaskError(
                 f"Task '{self.name}': the model returned shape {list(output.shape)}, expected "
                 f"{expected}. Check the last layer, or set output_axes of the task."
+            )
+        scores_last = self.output_axes <= 2 and (
+            self.loss is functional.cross_entropy or self.metric is accuracy
+        )
+        if classes and scores_last and output.shape[-1] != classes:
+            raise TaskError(
+                f"Task '{self.name}': the model gives {output.shape[-1]} scores "
+                f"(shape {list(output.shape)}), and there are {classes} class names. Give the last "
+                f"layer {classes} outputs (data.output_size), or correct the class names."
             )
 
 

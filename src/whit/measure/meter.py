@@ -8,7 +8,7 @@ products of the backward pass), one without costs one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -43,11 +43,18 @@ class Charge:
 
 
 class Meter:
-    """Adds up the cost of a run, whoever trains in it."""
+    """Adds up the cost of a run, whoever trains in it.
 
-    def __init__(self) -> None:
+    Args:
+        sent: returns the bytes that this process has sent to others so far; what is sent from now
+            on is charged.
+    """
+
+    def __init__(self, sent: Callable[[], int] = lambda: 0) -> None:
         """Start at zero."""
         self._macs = 0
+        self._sent = sent
+        self._exchanged = -sent()
         self._seconds = 0.0
         self._peak: int | None = None
         self._depth = 0
@@ -73,18 +80,31 @@ class Meter:
             if self._depth == 0:
                 self._seconds, self._peak = charge.train_seconds, charge.train_peak_bytes
 
+    @contextmanager
+    def uncharged(self) -> Iterator[None]:
+        """Charge neither forward calls nor seconds while the block runs: for looking on."""
+        token = _counting.set(True)
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            _counting.reset(token)
+            self._started += time.perf_counter() - begin
+
     def add_macs(self, macs: int) -> None:
         """Charge multiply-accumulates that no forward call of a watched model shows."""
         self._macs += macs
 
     def charge(self) -> Charge:
         """Return what has been charged so far, the running block included."""
+        exchanged = self._exchanged + self._sent()
         if self._depth == 0:
-            return Charge(self._macs, self._seconds, self._peak)
+            return Charge(self._macs, self._seconds, self._peak, exchanged)
         peak = _peak_resident_bytes()
         if peak is not None:
             peak = max(peak, self._peak or 0)
-        return Charge(self._macs, self._seconds + time.perf_counter() - self._started, peak)
+        seconds = self._seconds + time.perf_counter() - self._started
+        return Charge(self._macs, seconds, peak, exchanged)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the charge as plain values, for checkpoints."""
@@ -95,6 +115,7 @@ class Meter:
         self._macs = state["train_macs"]
         self._seconds = state["train_seconds"]
         self._peak = state["train_peak_bytes"]
+        self._exchanged = state["exchanged_bytes"] - self._sent()
         self._started = time.perf_counter()
 
 
@@ -116,21 +137,44 @@ class _ForwardCounter:
 
 
 def forward_macs(model: nn.Module, *inputs: Tensor) -> int:
-    """Count the multiply-accumulates of one forward call on these inputs.
-
-    The model is put into evaluation mode for the count, so that no statistic moves.
-    """
-    training = {m: m.training for m in model.modules()}
-    model.eval()
+    """Count the multiply-accumulates of one forward call on these inputs, without a trace."""
     token = _counting.set(True)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with undisturbed(model), FlopCounterMode(display=False) as counter:
             model(*inputs)
     finally:
         _counting.reset(token)
+    return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Let a model answer in evaluation mode, without gradients and without a trace.
+
+    Afterwards the modes of its modules, its buffers (an observer's statistics move in evaluation
+    mode too) and torch's random streams are as before. A resumed run could not be the same
+    otherwise: it looks on at other moments.
+    """
+    training = {m: m.training for m in model.modules()}
+    buffers = [
+        (m, name, b, b.detach().clone())
+        for m in training
+        for name, b in m._buffers.items()
+        if b is not None
+    ]
+    devices = {t.device.index for t in model.parameters() if t.is_cuda}
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
         for module, mode in training.items():
             module.training = mode
-    return int(counter.get_total_flops()) // 2
+        with torch.no_grad():
+            for module, name, buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+                module._buffers[name] = buffer
 
 
 def _reset_peak() -> None:

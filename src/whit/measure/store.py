@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,13 @@ class Store:
             with _locked(handle):
                 if _ends_in_mid_line(handle):
                     line = "\n" + line
-                os.write(handle, line.encode())
+                _write_whole(handle, line.encode())
+        except OSError as error:
+            raise WhitError(
+                f"A result could not be added to '{self.path}' ({error.strerror or error}); its "
+                "earlier lines are as they were. Free some space, or give another folder with "
+                "--out; repeat the command: finished runs are kept and get their lines then."
+            ) from None
         finally:
             os.close(handle)
 
@@ -88,6 +94,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def _write_whole(handle: int, line: bytes) -> None:
+    """Write a line whole, or leave the file as it was: a full disk takes a part of a line."""
+    size = os.fstat(handle).st_size
+    try:
+        written = os.write(handle, line)
+        while written < len(line):
+            written += os.write(handle, line[written:])
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell
+            os.ftruncate(handle, size)
+        raise
 
 
 def _ends_in_mid_line(handle: int) -> bool:

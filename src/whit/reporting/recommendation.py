@@ -9,7 +9,8 @@ from whit.core.budget import Budget
 from whit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from whit.comparison import Comparison, Row
+    from whit.comparison import Comparison
+    from whit.rows import Row
 
 TOLERANCE = 0.01
 WORTHWHILE = 0.05

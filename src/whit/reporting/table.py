@@ -25,7 +25,8 @@ from whit.reporting.layout import (
 )
 
 if TYPE_CHECKING:
-    from whit.comparison import Comparison, Row
+    from whit.comparison import Comparison
+    from whit.rows import Row
 
 WIDTH = 112
 _COLORS = {"better": "green", "worse": "red"}

@@ -13,6 +13,30 @@ from torch.nn import functional
 from whit.core.data import Augment
 
 
+def in_turn(*augments: Augment) -> Augment:
+    """Return an augmentation that applies others one after the other, in the order given."""
+
+    def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        for one in augments:
+            inputs = one(inputs, generator)
+        return inputs
+
+    return augment
+
+
+def random_flips() -> Augment:
+    """Return an augmentation that mirrors each image, left to right, with a chance of one half.
+
+    Shapes: [batch, channels, height, width] -> the same.
+    """
+
+    def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        flipped = torch.rand(len(inputs), 1, 1, 1, generator=generator) < 0.5
+        return torch.where(flipped.to(inputs.device), inputs.flip(3), inputs)
+
+    return augment
+
+
 def random_shifts(pixels: int, background: float = 0.0) -> Augment:
     """Return an augmentation that moves each image by whole pixels, independently.
 

@@ -9,15 +9,23 @@ Every file is compared with its published SHA-256 before it is read.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
-from whit.errors import DataError, MissingExtra
+from whit.errors import DataError
+from whit.tasks.downloads import download, import_pooch, sha256_of
 
 VARIABLE = "WHIT_DATA"
+
+
+def local_folders() -> list[Path]:
+    """Return the folders where data may lie: that of WHIT_DATA alone, or those beside a checkout.
+
+    They need not exist.
+    """
+    chosen = os.environ.get(VARIABLE)
+    return [Path(chosen)] if chosen else list(_shared_folders())
 
 
 def data_file(folder: str, name: str, sha256: str, base_url: str) -> Path:
@@ -33,33 +41,32 @@ def data_file(folder: str, name: str, sha256: str, base_url: str) -> Path:
         DataError: missing where WHIT_DATA points, corrupt, or not to be downloaded.
         MissingExtra: a download is needed and pooch is not installed.
     """
-    chosen = os.environ.get(VARIABLE)
-    if chosen:
-        path = Path(chosen) / folder / name
-        if not path.is_file():
-            raise DataError(
-                f"The file '{path}' is missing; the variable {VARIABLE} says that data is in "
-                f"'{chosen}'. Put the file there, or unset {VARIABLE} to let whit download it."
-            )
-        return _verified(path, sha256)
-    for root in _shared_folders():
+    for root in local_folders():
         path = root / folder / name
         if path.is_file():
-            return _verified(path, sha256)
+            return verified(path, sha256)
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        raise DataError(
+            f"The file '{Path(chosen) / folder / name}' is missing; the variable {VARIABLE} says "
+            f"that data is in '{chosen}'. Put the file there, or unset {VARIABLE} to let whit "
+            "download it."
+        )
     return _downloaded(folder, name, sha256, base_url)
 
 
-def _shared_folders() -> Iterator[Path]:
-    checkout = Path(__file__).resolve().parents[3]
-    if (checkout / "pyproject.toml").is_file():
-        yield checkout.parent / "shared" / "data"
-    # An installed package does not know its checkout; `make` and CI run in it.
-    yield Path.cwd().parent / "shared" / "data"
+def verified(path: Path, sha256: str) -> Path:
+    """Return the path after its content was compared with a checksum.
 
+    Args:
+        path: of the file.
+        sha256: expected checksum, 64 hex digits.
 
-def _verified(path: Path, sha256: str) -> Path:
+    Raises:
+        DataError: the file is missing or cannot be read, or the checksum is another.
+    """
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         raise DataError(f"The file '{path}' cannot be read ({error.strerror}).") from None
     if found != sha256:
@@ -70,18 +77,20 @@ def _verified(path: Path, sha256: str) -> Path:
     return path
 
 
+def _shared_folders() -> Iterator[Path]:
+    checkout = Path(__file__).resolve().parents[3]
+    if (checkout / "pyproject.toml").is_file():
+        yield checkout.parent / "shared" / "data"
+    # An installed package does not know its checkout; `make` and CI run in it.
+    yield Path.cwd().parent / "shared" / "data"
+
+
 def _downloaded(folder: str, name: str, sha256: str, base_url: str) -> Path:
+    path = Path(import_pooch().os_cache("whit")) / folder / name
     try:
-        pooch = import_module("pooch")
-    except ImportError:
-        raise MissingExtra("train", "pooch") from None
-    cache = Path(pooch.os_cache("whit")) / folder
-    try:
-        pooch.retrieve(base_url + name, known_hash=f"sha256:{sha256}", fname=name, path=cache)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        download(base_url + name, path, sha256)
+    except DataError as error:
         raise DataError(
-            f"The file '{name}' of '{folder}' could not be downloaded from {base_url} "
-            f"({reason[:200]}). Set {VARIABLE} to a folder that holds '{folder}/{name}'."
+            f"{error} Or set {VARIABLE} to a folder that holds '{folder}/{name}'."
         ) from None
-    return cache / name
+    return path

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
-import torch
-
-from whit.core.data import ImageData, Split
+from whit.core.data import ImageData
 from whit.core.settings import Settings
 from whit.core.task import Task
-from whit.errors import DataError
 from whit.tasks.augmentation import random_affine
-from whit.tasks.data_folder import data_file
-from whit.tasks.idx import read_idx
+from whit.tasks.idx import load_idx_set
 from whit.tasks.models import call_text, control_builder
 from whit.tasks.splits import stratified_split
 
@@ -38,7 +34,7 @@ def mnist(*, model: str = "conv4", width: float = 1.0) -> Task:
     """Classify 28 x 28 images of digits, values 0..255; 55,000 train, 5,000 valid, 10,000 test.
 
     Args:
-        model: control model, "conv4" or "mlp4".
+        model: control model, "conv4", "resnet8" or "mlp4".
         width: multiplies its channels and hidden sizes, > 0.
     """
     return Task(
@@ -57,24 +53,13 @@ def load() -> ImageData:
         DataError: a file is missing, corrupt, or cannot be downloaded.
         MissingExtra: a download is needed and pooch is not installed.
     """
-    known = _read("train")
+    known, test = load_idx_set("mnist", SHA256, BASE_URL)
     train, valid = stratified_split(known.target, SIZES, seed=20240203)
     return ImageData(
         known.subset(train),
         known.subset(valid),
-        _read("t10k"),
+        test,
         class_names=tuple("0123456789"),
         augment=random_affine(degrees=10.0, scale=0.1, pixels=2.0),
         input_range=(0.0, 255.0),
     )
-
-
-def _read(part: str) -> Split:
-    names = (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz")
-    images_path, labels_path = (data_file("mnist", n, SHA256[n], BASE_URL) for n in names)
-    images, labels = read_idx(images_path, axes=3), read_idx(labels_path, axes=1)
-    if len(images) != len(labels):
-        raise DataError(
-            f"'{images_path}' holds {len(images)} images and '{labels_path}' {len(labels)} labels."
-        )
-    return Split((images.unsqueeze(1),), labels.to(torch.int64))

@@ -12,7 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from whit.core.data import Data, ImageData
 from whit.core.options import is_number, nearest
@@ -66,11 +66,7 @@ def conv4(data: Data, width: float = 1.0) -> nn.Module:
     Raises:
         TaskError: the data are no images, or the images are smaller than 4 x 4.
     """
-    if not isinstance(data, ImageData) or min(data.input_shape[1:]) < 4:
-        raise TaskError(
-            f"The model 'conv4' needs images of 4 x 4 pixels or more, and the task has "
-            f"{type(data).__name__} with inputs {list(data.input_shape)}. Use model='mlp4'."
-        )
+    _require_images(data, "conv4")
     layers = _start(data)
     channels, rows, columns = data.input_shape
     for number, base in enumerate((32, 64), start=1):
@@ -87,6 +83,86 @@ def conv4(data: Data, width: float = 1.0) -> nn.Module:
     return nn.Sequential(layers)
 
 
+class ResidualBlock(nn.Module):
+    """Two convolutions 3 x 3 with batch norm, and a shortcut around them: `relu(f(x) + s(x))`.
+
+    The shortcut `s` is the identity, or a convolution 1 x 1 with batch norm where shapes change.
+
+    Shapes: [batch, inputs, height, width] -> [batch, outputs, ceil(height / stride),
+    ceil(width / stride)].
+
+    Args:
+        inputs: channels that come in, >= 1.
+        outputs: channels that go out, >= 1.
+        stride: of the first convolution and of the shortcut, >= 1.
+
+    Reference: He, Zhang, Ren and Sun 2015, https://arxiv.org/abs/1512.03385.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.relu2 = nn.ReLU()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                OrderedDict(
+                    conv=nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False),
+                    norm=nn.BatchNorm2d(outputs),
+                )
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
+        hidden = self.relu1(self.norm1(self.conv1(x)))
+        output: Tensor = self.relu2(self.norm2(self.conv2(hidden)) + self.shortcut(x))
+        return output
+
+
+def resnet8(data: Data, width: float = 1.0) -> nn.Module:
+    """Build a small residual network: a convolution, three residual blocks, a linear layer.
+
+    The blocks have 16, 32 and 64 channels, and the second and the third halve the image. It is of
+    the size that MLPerf Tiny uses for CIFAR-10: 78 thousand parameters at width 1.
+
+    Shapes: [batch, channels, height, width] -> [batch, data.output_size]; height and width >= 4.
+
+    Args:
+        data: gives the input shape, the normalisation and the output size.
+        width: multiplies the channels, > 0.
+
+    Raises:
+        TaskError: the data are no images, or the images are smaller than 4 x 4.
+    """
+    _require_images(data, "resnet8")
+    layers = _start(data)
+    channels = hidden_width(16, width)
+    # Names apart from those in the blocks: a technique's `skip` takes the last part of a path too.
+    layers["stem"] = nn.Conv2d(data.input_shape[0], channels, 3, padding=1, bias=False)
+    layers["stem_norm"] = nn.BatchNorm2d(channels)
+    layers["stem_relu"] = nn.ReLU()
+    for number, (base, stride) in enumerate(((16, 1), (32, 2), (64, 2)), start=1):
+        size = hidden_width(base, width)
+        layers[f"block{number}"] = ResidualBlock(channels, size, stride)
+        channels = size
+    layers["pool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["head"] = nn.Linear(channels, data.output_size)
+    return nn.Sequential(layers)
+
+
+def _require_images(data: Data, model: str) -> None:
+    if not isinstance(data, ImageData) or min(data.input_shape[1:]) < 4:
+        raise TaskError(
+            f"The model '{model}' needs images of 4 x 4 pixels or more, and the task has "
+            f"{type(data).__name__} with inputs {list(data.input_shape)}. Use model='mlp4'."
+        )
+
+
 def _start(data: Data) -> OrderedDict[str, nn.Module]:
     return OrderedDict(normalise=Normalise.fitted(data.train.inputs[0], data.input_range))
 
@@ -99,7 +175,7 @@ def _linear_block(
     layers[f"relu{number}"] = nn.ReLU()
 
 
-CONTROL_MODELS: Mapping[str, Builder] = {"mlp4": mlp4, "conv4": conv4}
+CONTROL_MODELS: Mapping[str, Builder] = {"mlp4": mlp4, "conv4": conv4, "resnet8": resnet8}
 
 
 def check_width(width: float) -> None:

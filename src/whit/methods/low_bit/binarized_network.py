@@ -31,6 +31,8 @@ from whit.core.hook import Hook, Plan
 from whit.core.options import is_number, nearest, require
 from whit.core.technique import Technique, technique
 from whit.errors import NoEffect, SpecError
+from whit.parts.activation_functions import RELU_LIKE, require_uses
+from whit.parts.functional_activations import Replacement, swap_functional_activations
 from whit.parts.masks import find_masks, latent_weight
 from whit.parts.straight_through import Sign, straight_through_sign
 from whit.parts.surgery import bake, swap_modules, weight_parametrizations, weighted_layers
@@ -93,7 +95,7 @@ def _eight_bits(scale: Tensor) -> Tensor:
     return scale.detach().to(torch.bfloat16).to(scale.dtype) + (scale - scale.detach())
 
 
-def binarize(
+def binarize(  # noqa: PLR0913 - the options of one technique, all by name
     model: nn.Module,
     *,
     weights: bool = True,
@@ -102,6 +104,7 @@ def binarize(
     window: float = 1.0,
     padding: Padding = "minus_one",
     skip: Sequence[str] = (),
+    example: Tensor | tuple[Tensor, ...] | None = None,
 ) -> nn.Module:
     """Make a model's weights and activations binary, in place, and return it.
 
@@ -109,18 +112,23 @@ def binarize(
     were.
 
     Args:
-        model: any module with linear or convolution layers and activation modules.
+        model: any module with linear or convolution layers and activations.
         weights: put `BinaryWeight` on the layers.
-        activations: swap activation modules (ReLU and the like) for `Sign`.
+        activations: swap activation modules (ReLU and the like) for `Sign`, and so calls of
+            `torch.relu` and its likes in a `forward` of your own; calls of tanh and sigmoid, which
+            are mostly gates or outputs, stay.
         scale: of the weights, see `BinaryWeight`.
         window: the activation's gradient passes where |x| <= window, > 0.
         padding: what convolutions with binary input pad with; "zero" is not binary and packs
             larger.
         skip: paths or child names of layers whose weights stay real.
+        example: what the model is called with, or a tuple of its inputs. A model without
+            activation modules is run on it once, to see that it calls activation functions.
 
     Raises:
         NoEffect: there is nothing to make binary.
         SpecError: an option is out of range, or the weights are binary or pruned already.
+        WhitError: the model fails on the example.
     """
     _check_options(scale, window, padding)
     require(weights or activations, "weights and activations are both False: nothing would change.")
@@ -134,19 +142,33 @@ def binarize(
     for path, layer in layers if weights else []:
         if parametrize.is_parametrized(layer, "weight"):
             raise SpecError(f"The weight of layer '{path}' is quantised already; binarize it once.")
-    if activations and not any(isinstance(m, ACTIVATIONS) for m in model.modules()):
-        raise NoEffect(
-            "The model has no activation module to make binary (torch.nn.ReLU and the like; calls "
-            "of torch.relu in forward cannot be seen). Use modules, or activations=False."
-        )
+    if activations and not _has_activation_modules(model):
+        if example is None:
+            raise NoEffect(
+                "The model has no activation module (torch.nn.ReLU and the like). Where its "
+                "forward calls torch.relu or the like, give an example of its input, example=x, so "
+                "that this can be seen; else use activations=False."
+            )
+        require_uses(model, example if isinstance(example, tuple) else (example,), RELU_LIKE)
     if weights:
         for _, layer in layers:
             parametrize.register_parametrization(layer, "weight", BinaryWeight(scale))
     if activations:
         swap_modules(model, lambda m: isinstance(m, ACTIVATIONS), lambda _: Sign(window))
+        calls = Replacement(Sign(window), in_place=_sign_in_place)
+        swap_functional_activations(model, dict.fromkeys(RELU_LIKE, calls))
         if padding != "zero":
             _pad_binary_inputs(model, PADDINGS[padding])
     return model
+
+
+def _has_activation_modules(model: nn.Module) -> bool:
+    return any(isinstance(module, ACTIVATIONS) for module in model.modules())
+
+
+def _sign_in_place(x: Tensor) -> None:
+    # Operators that the packer recognises as a sign; a copy into x it does not.
+    x.ge_(0).mul_(2).sub_(1)
 
 
 def _check_options(scale: str, window: float, padding: str) -> None:
@@ -271,6 +293,9 @@ def binarized_network(
                 f"The model has {len(paths)} layers, and first='real', last='real' leave none "
                 f"binary."
             )
+        example = None
+        if activations and not _has_activation_modules(model):
+            example = data.train.batch(torch.arange(min(2, len(data.train)))).inputs
         return binarize(
             model,
             weights=weights,
@@ -279,6 +304,7 @@ def binarized_network(
             window=window,
             padding=padding,
             skip=tuple(skip) if weights else (),
+            example=example,
         )
 
     return Technique(
