@@ -66,8 +66,12 @@ demo: $(VENV)/.installed-train
 	@$(BIN)/whit predict digits.whit digits-inputs.npy
 
 test: $(VENV)/.installed-dev
-	@echo "-- pytest"
-	@$(BIN)/python -m pytest
+	@echo "-- pytest, with the share of lines that the tests run"
+	@mkdir -p build
+	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage report --format=total --fail-under=0 | sed 's/$$/ % of the lines were run/'
+	@$(BIN)/python -m coverage report --skip-covered --sort=cover > build/coverage.txt || \
+	  { head -30 build/coverage.txt; exit 1; }
 
 # ---- checks ----------------------------------------------------------------------------------------
 

@@ -26,6 +26,41 @@ def test_own_task_is_learnt():
         assert result.packed is not None
 
 
+def test_own_arrays_are_learnt_in_few_lines():
+    task = whit.task(f"{EXAMPLES / 'own_arrays.py'}:waves")
+    assert task.load().class_names == ("fast", "slow")
+    settings = task.settings.changed(epochs=8)
+    for text in ("plain()", "one_cycle_pruning(sparsity=0.8)"):
+        result = whit.execute(task, whit.spec(text), settings)
+        assert result.scorecard.valid_score > 0.8, text
+        assert result.packed is not None
+    assert len(code_lines((EXAMPLES / "own_arrays.py").read_text())) < 20
+
+
+def code_lines(text):
+    """Lines that are no imports, docstrings, comments or blank."""
+    tree = ast.parse(text)
+    skipped = set()
+    for node in ast.walk(tree):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if docstring or isinstance(node, ast.Import | ast.ImportFrom):
+            skipped |= set(range(node.lineno, node.end_lineno + 1))
+    lines = enumerate(text.splitlines(), start=1)
+    return [n for n, line in lines if n not in skipped and line.split("#")[0].strip()]
+
+
+def test_an_own_table_is_learnt_and_new_rows_are_answered(tmp_path):
+    answers = example("own_table").main(tmp_path)
+    assert answers == ["grower a", "grower b"]
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def image_network(low_bit):
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -52,13 +87,6 @@ class Hole(nn.Module):
         return weight * (torch.arange(weight.numel()) % 3 > 0).reshape(weight.shape)
 
 
-def small_reader():
-    spec = importlib.util.spec_from_file_location("read_whit", EXAMPLES / "read_whit.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("low_bit", ["", "binary", "ternary"])
 def test_a_strangers_reader_gives_the_same(low_bit, tmp_path):
     images = torch.randint(0, 17, (32, 1, 8, 8), dtype=torch.uint8)
@@ -66,7 +94,9 @@ def test_a_strangers_reader_gives_the_same(low_bit, tmp_path):
     path = packed.save(tmp_path / "model.whit")
     expected = packed.program(images.numpy())
     scale = np.abs(expected).max()
-    assert np.abs(small_reader().predict(path, images.numpy()) - expected).max() <= 1e-5 * scale
+    assert (
+        np.abs(example("read_whit").predict(path, images.numpy()) - expected).max() <= 1e-5 * scale
+    )
 
 
 def test_the_strangers_reader_runs_alone_and_reads_every_golden_chain(tmp_path):
@@ -94,4 +124,9 @@ def test_the_strangers_reader_is_independent_and_short():
 
 
 def test_every_example_is_tested():
-    assert sorted(p.name for p in EXAMPLES.glob("*.py")) == ["own_task.py", "read_whit.py"]
+    assert sorted(p.stem for p in EXAMPLES.glob("*.py")) == [
+        "own_arrays",
+        "own_table",
+        "own_task",
+        "read_whit",
+    ]

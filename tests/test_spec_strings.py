@@ -70,6 +70,21 @@ def test_own_tasks_are_named_by_their_reference(own_folder):
     assert task(task("own.py:sized(width=0.5)").name).name == "own.py:sized(width=0.5)"
 
 
+def test_tasks_of_a_package_are_found_from_the_working_folder(own_folder):
+    (own_folder / "my_tasks").mkdir()
+    (own_folder / "my_tasks" / "__init__.py").write_text("")
+    (own_folder / "my_tasks" / "small.py").write_text((own_folder / "own.py").read_text())
+    made = task("my_tasks.small:sized(width=0.5)")
+    assert made.name == "my_tasks.small:sized(width=0.5)"
+    assert task("my_tasks.small:task").load().checksum() == made.load().checksum()
+
+
+def test_a_model_is_no_task_and_the_way_is_shown(own_folder):
+    (own_folder / "net.py").write_text("import torch\nNet = torch.nn.Linear\n")
+    with pytest.raises(TaskError, match=r"'net.py:Net' is Linear, .*own\(model='net.py:Net'"):
+        task("net.py:Net")
+
+
 def test_own_techniques_keep_their_reference(own_folder):
     made = spec("own.py:shrink(rate=0.5) + plain()")
     assert made.spec == "own.py:shrink(rate=0.5)"

@@ -7,7 +7,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from whit.errors import WhitError
@@ -132,3 +133,32 @@ def require_writable(folder: Path) -> None:
             f"The folder '{folder}' cannot be written ({error.strerror}). Choose another (--out, "
             "--save-to)."
         ) from None
+
+
+@contextmanager
+def alone_with(lock: Path, wait: Callable[[], object] = lambda: None) -> Iterator[bool]:
+    """Keep other processes of this machine out of a block of code.
+
+    The lock is the system's own and ends with the process, however it ends; the file stays.
+
+    Args:
+        lock: file that stands for what is used alone; its folder must exist.
+        wait: called when another process has the lock, before waiting for it.
+
+    Yields:
+        Whether another process was waited for.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not POSIX: two processes must be kept apart by the user
+        yield False
+        return
+    with lock.open("w") as file:
+        waited = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            waited = True
+        yield waited

@@ -99,21 +99,18 @@ def differences(
         brief: spec of the technique, for the reasons.
     """
     comparison = _Comparison(stages)
-    changed = [*comparison.changes(), *_replaced_calls(calls, calls_left)]
+    swapped = list(_swapped_calls(calls, calls_left))
+    changed = [*comparison.changes(), *swapped]
     skipped = comparison.skipped(brief)
-    if comparison.activations_swapped or len(_counted(calls_left)) < len(_counted(calls)):
+    if comparison.activations_swapped or swapped:
         skipped += _left_calls(calls_left)
     return Differences(tuple(changed), tuple(skipped), tuple(comparison.notes()))
 
 
-def _counted(calls: Sequence[ActivationCall]) -> dict[tuple[str, str], int]:
-    return {(call.path, call.function): call.count for call in calls}
-
-
-def _replaced_calls(
+def _swapped_calls(
     calls: Sequence[ActivationCall], calls_left: Sequence[ActivationCall]
 ) -> Iterator[Change]:
-    left = _counted(calls_left)
+    left = {(call.path, call.function): call.count for call in calls_left}
     for call in calls:
         gone = call.count - left.get((call.path, call.function), 0)
         if gone > 0:

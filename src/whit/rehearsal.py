@@ -7,9 +7,10 @@ cut. There is no test split in it: a copy of the cut validation split stands in 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,9 @@ def rehearse(task: Task, data: Data, technique: Technique, settings: Settings) -
         batch_size=min(settings.batch_size, len(small.train)),
     )
     stand_in = replace(small, test=small.valid)
-    rehearsed = replace(task, load=lambda: stand_in, build=watched.build(task.build))
+    given = {option.name: getattr(task, option.name) for option in fields(Task)}
+    changes = {"load": lambda: stand_in, "build": watched.build(task.build)}
+    rehearsed = _CheckedTask(**{**given, **changes})
     conditions = Conditions(seed=SEED, progress=watched.note_epoch)
     trained = train(rehearsed, watched.technique(), short, conditions)
     trained.model.cpu()
@@ -83,6 +86,13 @@ def rehearse(task: Task, data: Data, technique: Technique, settings: Settings) -
         layers_of(trained.model),
         scale.train_macs(watched.epochs, watched.meter.charge().train_macs),
     )
+
+
+class _CheckedTask(Task):
+    """A task whose data were checked before they were cut: few samples may show one value only."""
+
+    def checked_data(self) -> Data:
+        return self.load().map_splits(Split.copied)
 
 
 def cut(data: Data) -> Data:
@@ -132,7 +142,8 @@ class _Watched:
     fitted: Layers = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
     epochs: list[_Epoch] = field(default_factory=list)
-    _of_models: list[tuple[nn.Module, Layers]] = field(default_factory=list)
+    # Weak: a search may build many models.
+    _of_models: WeakKeyDictionary[nn.Module, Layers] = field(default_factory=WeakKeyDictionary)
 
     def technique(self) -> Technique:
         return replace(
@@ -166,7 +177,7 @@ class _Watched:
     def _prepare_model(self, model: nn.Module, data: Data) -> nn.Module:
         made = self.own.prepare_model(model, data)
         if isinstance(made, nn.Module):
-            self._of_models.append((made, layers_of(made)))
+            self._of_models[made] = layers_of(made)
         return made
 
     def _train(self, run: Run) -> nn.Module:
@@ -174,7 +185,7 @@ class _Watched:
         model = self.own.train(run)
         if isinstance(model, nn.Module):
             self.fitted = layers_of(model)
-            self.prepared = next((seen for made, seen in self._of_models if made is model), None)
+            self.prepared = self._of_models.get(model)
         return model
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.atomic_files import require_writable
+from whit.atomic_files import alone_with, require_writable
 from whit.core.budget import Budget
 from whit.core.device import Device
 from whit.core.execution import execute, identity_of
@@ -225,8 +225,6 @@ LOCK = "lock"
 def alone_in(folder: Path, wait: Callable[[], None]) -> Iterator[bool]:
     """Keep other processes of this machine out of a run's folder while the block runs.
 
-    The lock is the system's own and ends with the process, however it ends.
-
     Args:
         folder: made if need be.
         wait: called when another process is in the folder, before waiting for it.
@@ -235,19 +233,7 @@ def alone_in(folder: Path, wait: Callable[[], None]) -> Iterator[bool]:
         Whether another process was waited for.
     """
     require_writable(folder)
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: two processes must be kept apart by the user
-        yield False
-        return
-    with (folder / LOCK).open("w") as file:
-        waited = False
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-            waited = True
+    with alone_with(folder / LOCK, wait) as waited:
         yield waited
 
 

@@ -11,16 +11,11 @@ from typing import Any
 from torch import nn
 
 from whit.core.options import bind_options, nearest, signature_text
+from whit.core.references import attribute, failed_call, load_reference
 from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.core.technique import Technique, is_technique
-from whit.discovery import (
-    attribute,
-    failed_call,
-    installed_techniques,
-    load_reference,
-    module_names,
-)
+from whit.discovery import installed_techniques, module_names
 from whit.errors import SpecError, TaskError, WhitError
 from whit.grammar import Call, parse_call, parse_sum
 

@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -84,3 +86,12 @@ def test_bake_leaves_ordinary_parameters_with_the_effective_values():
     assert torch.equal(layer.weight, 4 * latent)
     assert torch.equal(model(x), before)
     assert weight_parametrizations(layer) == [] and type(layer) is nn.Linear
+
+
+def test_a_path_means_this_module_alone():
+    """Elsewhere a child of the same name stays, as `first="real"` of a residual network needs."""
+    block = nn.Sequential(OrderedDict(conv1=nn.Conv2d(4, 4, 3), conv2=nn.Conv2d(4, 4, 3)))
+    model = nn.Sequential(OrderedDict(conv1=nn.Conv2d(1, 4, 3), block=block))
+    assert [p for p, _ in weighted_layers(model, ["conv1"])] == ["block.conv1", "block.conv2"]
+    assert [p for p, _ in weighted_layers(model, ["conv2"])] == ["conv1", "block.conv1"]
+    assert [p for p, _ in weighted_layers(model, ["block"])] == ["conv1"]

@@ -29,9 +29,7 @@ def twelve(real):
     """Twelve rows: close points, long names, a hostile name, unknown costs, a failed one, stale."""
     control, student, binary = real.rows
     rows = [
-        changed(
-            student, f"own_folder/my_file.py:technique_{n}(x={n}, y='a long option')", 1 - n / 40
-        )
+        changed(student, f"own_folder/my_file.py:technique_{n}(x={n}, y='long')", 1 - n / 40)
         for n in range(1, 7)
     ]
     costs = ("stored_bytes", "macs", "energy_nj", "latency_ms")

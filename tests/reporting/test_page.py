@@ -1,6 +1,8 @@
 import json
 import re
+import shlex
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -10,6 +12,8 @@ from whit.errors import MissingExtra, WhitError
 from whit.measure.verdict import RULE
 from whit.reporting.page import report_html, write_report
 from whit.reporting.page_markup import data_script, tag
+from whit.reporting.page_origin import command_of
+from whit.spec_strings import parse_entry
 
 VOID = {"br", "meta", "wbr"}
 
@@ -62,7 +66,8 @@ def test_the_recommendation_is_the_first_text(page, real):
     reader = Reader(page)
     row, sentence = real.recommend()
     assert reader.text.startswith(f"Skip to the results {sentence.partition(row.label)[0]}")
-    assert sentence == re.sub(r"<[^>]+>", "", page.partition("<h1>")[2].partition("</h1>")[0])
+    heading = page.partition("<h1>")[2].partition("</h1>")[0]
+    assert sentence == unescape(re.sub(r"<[^>]+>", "", heading))
     size = row.best.packed_path.stat().st_size
     assert f"{size:,} bytes" in reader.text
     assert str(row.best.packed_path) in reader.text
@@ -121,10 +126,8 @@ def test_json_holds_no_markup_and_no_nan():
 
 
 def test_attributes_are_escaped():
-    assert (
-        tag("p", "<b>", title='"<&', hidden=True)
-        == '<p title="&quot;&lt;&amp;" hidden>&lt;b&gt;</p>'
-    )
+    written = tag("p", "<b>", title='"<&', hidden=True)
+    assert written == '<p title="&quot;&lt;&amp;" hidden>&lt;b&gt;</p>'
 
 
 def test_points_are_the_means_of_validation_and_bars_the_spread(page, real):
@@ -153,8 +156,7 @@ def test_the_front_is_a_line_of_steps_to_the_edge(page, real):
 
 def test_test_scores_move_nothing_in_the_charts(real):
     other = tuple(
-        replace(row, means=row.means | {"test_accuracy": 0.1 * n})
-        for n, row in enumerate(real.rows)
+        replace(row, means=row.means | {"test_accuracy": n / 10}) for n, row in enumerate(real.rows)
     )
     assert figures_of(report_html(replace(real, rows=other))) == figures_of(report_html(real))
 
@@ -237,8 +239,21 @@ def test_commands_settings_and_origin(page, real):
 def test_a_row_without_a_command_gets_one_with_all_settings(real):
     rows = tuple(replace(row, command="") for row in real.rows)
     text = Reader(report_html(replace(real, rows=rows))).text
-    assert f"whit run iris '{real.rows[2].spec} @ epochs=3, batch_size=" in text
-    assert "--seed 0 --seeds 2" in text
+    words = shlex.split(command_of(rows[2], real))
+    assert words[:3] == ["whit", "run", "iris"]
+    assert parse_entry(words[3]).settings_changes == rows[2].runs[0].planned.settings.as_dict()
+    assert parse_entry(words[3]).technique.spec == rows[2].spec
+    assert words[4:] == ["--out", real.out, "--seed", "0", "--seeds", "2"]
+    assert shlex.join(words) in text
+
+
+def test_seeds_with_gaps_get_a_command_each(real):
+    first, second = real.rows[0].runs
+    later = replace(second, planned=replace(second.planned, seed=7))
+    text = command_of(replace(real.rows[0], command="", runs=(first, later)), real)
+    assert text.count("whit run iris") == 2
+    assert text.endswith("--seed 7")
+    assert command_of(replace(real.rows[0], command="", runs=()), real) is None
 
 
 def test_rows_that_break_the_budget_are_named(real):
@@ -246,6 +261,10 @@ def test_rows_that_break_the_budget_are_named(real):
     text = Reader(page).text
     assert text.count("is broken: stored_bytes is") >= 3
     assert "over budget" in text
+    none = Reader(report_html(replace(real, budget=Budget("stored_bytes <= 1 B")))).text
+    assert none.partition("results ")[2].startswith("No technique keeps the budget")
+    assert "nearest to the budget" in none
+    assert "recommended control" not in none
 
 
 def test_one_row_and_one_seed(real):

@@ -1,4 +1,4 @@
-"""`whit.array_task`: a task from a model factory and arrays, and all that can be wrong with them."""
+"""`whit.array_task`: a task from a model factory and arrays, and what can be wrong."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,8 @@ def points(count=100, dtype="float32", seed=0):
 
 def test_arrays_are_split_and_learnt():
     x, y = points(400)
-    task = whit.array_task(Net, x, y, settings=whit.Settings(epochs=20, learning_rate=1e-2))
+    settings = whit.Settings(epochs=10, batch_size=16, learning_rate=2e-2)
+    task = whit.array_task(Net, x, y, settings=settings)
     data = task.checked_data()
     assert isinstance(data, VectorData) and task.name == "Net"
     assert [len(p) for p in (data.train, data.valid, data.test)] == [240, 80, 80]
@@ -42,6 +43,7 @@ def test_arrays_are_split_and_learnt():
     assert again.checksum() == data.checksum()
     result = whit.execute(task)
     assert result.scorecard.valid_score > 0.9 and result.packed is not None
+    assert task.settings is settings
 
 
 def test_the_arrays_stay_the_users_own():
@@ -125,8 +127,9 @@ def test_floats_are_a_regression():
     assert task.loss is F.mse_loss and task.metric_name == "r_squared" and task.name == "model"
     assert data.train.target.shape == (36, 1) and data.output_size == 1 and not data.class_names
     frames = whit.array_task(lambda: nn.Unflatten(1, (2, 2)), x, x.reshape(60, 2, 2))
+    train = frames.load().train
     assert frames.output_axes == 2
-    assert frames.score(frames.load().train.inputs[0].reshape(-1, 2, 2), frames.load().train.target) == 1
+    assert frames.score(train.inputs[0].reshape(-1, 2, 2), train.target) == 1
 
 
 def test_whole_floats_are_numbers_where_a_loss_says_so():
@@ -145,7 +148,7 @@ TEXTS = np.array(["wet", "dry"] * 15)
 BAD = {
     "lengths": (X, Y[:-1], {}, "inputs hold 30 samples and the target 29"),
     "negative": (X, Y - 1, {}, "negative class numbers, down to -1"),
-    "out of range": (X, Y + 1, {"class_names": ["a", "b"]}, "class numbers 1 to 2; expected 0 to 1"),
+    "out of range": (X, Y + 1, {"class_names": ["a", "b"]}, "numbers 1 to 2; expected 0 to 1"),
     "from one": (X, Y + 1, {}, "from 1 to 2, and no sample of class 0"),
     "gap": (X, Y * 2, {}, "from 0 to 2, and no sample of class 1"),
     "float labels": (X, Y * 0.5, {"class_names": ["a", "b"]}, "target holds floats"),

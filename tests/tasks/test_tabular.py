@@ -69,7 +69,10 @@ def test_classes_from_texts(plants):
         "weight",
     )
     model = task.build_model(data, {"width": 0.5})
-    assert torch.allclose(model.normalise.shift, data.train.inputs[0].mean(0), atol=1e-5)
+    measured = torch.tensor([n in ("height", "weight") for n in data.feature_names])
+    expected = data.train.inputs[0].mean(0).where(measured, 0.0)
+    assert torch.allclose(model.normalise.shift, expected, atol=1e-5)
+    assert bool((model.normalise.scale[~measured] == 1).all()) and model.linear1.out_features == 16
 
 
 def test_a_fresh_process_makes_the_same_task_from_its_name(plants):

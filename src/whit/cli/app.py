@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from whit.cli.checking import check
 from whit.cli.describe import list_all, show
 from whit.cli.exporting import export
 from whit.cli.machine import doctor
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command("list")(list_all)
 app.command("show")(show)
+app.command("check")(check)
 app.command("run")(run)
 app.command("compare")(compare)
 app.command("report")(report)

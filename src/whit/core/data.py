@@ -278,8 +278,8 @@ class VectorData(Data):
         A transform that changes the number of features leaves them without names.
         """
         mapped = super().map_splits(transform)
-        kept = mapped.input_shape == self.input_shape
-        return mapped if kept else replace(mapped, feature_names=())
+        same = mapped.input_shape == self.input_shape
+        return mapped if same else replace(mapped, feature_names=())
 
 
 @dataclass(frozen=True)

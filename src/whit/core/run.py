@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import ReferenceType, ref
@@ -94,14 +94,8 @@ class Ledger:
         like = [b.choices for b in self.builds if b.signature == signature_of(model)]
         return like[0] if like and all(choices == like[0] for choices in like) else None
 
-    def next_fit(self, task: Task, valid: Split, classes: int = 0) -> Surroundings:
-        """Count a call of `fit` and return what surrounds it.
-
-        Args:
-            task: gives loss and metric.
-            valid: samples for the metric after every epoch.
-            classes: how many scores the output must have; 0 for any number.
-        """
+    def next_fit(self, task: Task) -> Surroundings:
+        """Count a call of `fit` and return what surrounds it."""
         number, folder = self.fits, self.folder
         self.fits += 1
         self.history.append(FitRecord(fit=number))
@@ -114,8 +108,6 @@ class Ledger:
             checkpoint=None if folder is None else checkpoint_path(folder, number),
             identity=self.identity,
             progress=self.progress,
-            valid=valid,
-            classes=classes,
             record=self.history[-1],
         )
 
@@ -204,14 +196,14 @@ class Run:
         settings = settings or self.settings
         if epochs is not None:
             settings = settings.changed(epochs=epochs)
+        # Other samples may ask for other outputs.
+        classes = len(self.data.class_names) if data is None else 0
         return fit(
             model,
             data or self.data.train,
             settings,
             (*self.technique.hooks, *hooks),
-            self._ledger.next_fit(
-                self.task, self.data.valid, len(self.data.class_names) if data is None else 0
-            ),
+            replace(self._ledger.next_fit(self.task), valid=self.data.valid, classes=classes),
             augment=self.data.augment,
             sample_weights=sample_weights,
         )

@@ -1,8 +1,11 @@
 """From a module to a torch.export graph: baked copy, eval mode, free batch axis."""
 
 import copy
+import io
+import logging
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,6 +72,7 @@ def trace(baked: nn.Module, example: Tensor) -> Traced:
             torch.no_grad(),
             torch.random.fork_rng(devices=[]),
             warnings.catch_warnings(),
+            _without_torchs_own_report(),
             modules,
             functions,
         ):
@@ -94,6 +98,19 @@ def trace(baked: nn.Module, example: Tensor) -> Traced:
         _constants(exported),
         exported.graph_signature.user_inputs[0],
     )
+
+
+@contextmanager
+def _without_torchs_own_report() -> Iterator[None]:
+    """Keep torch from printing its whole graph when it refuses; our error says what matters."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Entered(AbstractContextManager["_Entered"]):

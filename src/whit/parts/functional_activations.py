@@ -9,7 +9,7 @@ their mode on for good.
 
 Not seen: what runs inside torch's own modules (`nn.LSTM`, `nn.TransformerEncoderLayer`), in
 scripted or fx-traced ones, calls with `out=`, and methods other than `forward` that are called from
-outside of any forward. `torch.compile` runs such a model in pieces.
+outside of any forward. `torch.compile` runs such a model in pieces; strict export refuses it.
 """
 
 from __future__ import annotations

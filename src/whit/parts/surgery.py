@@ -19,19 +19,26 @@ def weighted_layers(model: nn.Module, skip: Sequence[str] = ()) -> list[tuple[st
 
     Args:
         model: any module.
-        skip: paths, or names of children on the way ("head" skips "head" and "block.head.linear").
+        skip: paths, or names of children on the way ("head" skips "block.head.linear"); a name that
+            is the path of a module means this module alone.
 
     Raises:
         NoEffect: a name of `skip` matches no layer, or no layer is left.
     """
     layers = [(path, m) for path, m in model.named_modules() if isinstance(m, WEIGHTED)]
+    paths = {path for path, _ in model.named_modules()}
+
+    def is_under(path: str, name: str) -> bool:
+        below = path == name or path.startswith(name + ".")
+        return below or (name not in paths and f".{name}." in f".{path}.")
+
     for name in skip:
-        if not any(_is_under(path, name) for path, _ in layers):
+        if not any(is_under(path, name) for path, _ in layers):
             raise NoEffect(
                 f"skip names '{name}', which is no linear or convolution layer of this model. Its "
                 f"layers: " + ", ".join(path or "(the model itself)" for path, _ in layers) + "."
             )
-    kept = [(p, m) for p, m in layers if not any(_is_under(p, name) for name in skip)]
+    kept = [(p, m) for p, m in layers if not any(is_under(p, name) for name in skip)]
     if not kept:
         raise NoEffect(
             "The model has no linear or convolution layer to change"
@@ -42,10 +49,6 @@ def weighted_layers(model: nn.Module, skip: Sequence[str] = ()) -> list[tuple[st
             )
         )
     return kept
-
-
-def _is_under(path: str, name: str) -> bool:
-    return path == name or path.startswith(name + ".") or f".{name}." in f".{path}."
 
 
 def swap_modules(

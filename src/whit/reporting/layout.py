@@ -32,8 +32,8 @@ def _factor(value: float) -> str:
 
 
 def short(count: float) -> str:
-    """Return a count with k, M or G and three digits."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    """Return a count with k, M, G or T and three digits."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return f"{count:.0f}"

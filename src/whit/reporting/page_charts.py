@@ -80,7 +80,7 @@ def _numbers(chart: Chart, missing: Sequence[Mark], title: str) -> Markup:
     heads = (
         "technique",
         chart.quality.head,
-        f"{chart.cost.head}, {chart.cost.unit}",
+        chart.cost.unit,
         "on the front",
     )
     rows = []
@@ -111,5 +111,6 @@ def how_to_read_charts() -> Markup:
         "Up and to the left is better. The line of steps is the front: the best validation quality "
         "to be had for at most that cost. Filled shapes are on it; for a hollow one there is "
         "another technique that is at least as good and costs no more. Bars are one sample "
-        "deviation over seeds. The square is the control, the ring the recommended one.",
+        "deviation over seeds. The square is the control, the ring the one "
+        "to take.",
     )

@@ -68,11 +68,12 @@ COSTS = (
     Column(
         "macs",
         "MACs",
-        "multiply-accumulates per inference",
+        "MACs per inference",
         LOWER,
         COUNTED,
-        "Counted from the packed file. Below the total, by weight and activation bits: w1a32 has "
-        "1-bit weights and 32-bit activations. A 1-bit one costs far less than a 32-bit one.",
+        "Multiply-accumulates of the packed file. Below the total, by weight and activation bits: "
+        "w1a32 has 1-bit weights and 32-bit activations. A 1-bit one costs far less than a 32-bit "
+        "one.",
         whole,
     ),
     Column(
@@ -134,6 +135,13 @@ def read_times(comparison: Comparison) -> str:
     """Return how often the test split was read, in words."""
     reads = comparison.test_reads
     return "once" if reads == 1 else f"{reads:,} times"
+
+
+def chosen_word(comparison: Comparison) -> str:
+    """Return what the chosen row is: recommended, or the nearest where none keeps the budget."""
+    row = comparison.recommend()[0]
+    broken = comparison.budget.violations({**row.means, "reasons": row.reasons})
+    return "nearest to the budget" if broken else "recommended"
 
 
 def known(row: Row, column: str) -> float | None:

@@ -166,7 +166,7 @@ def _late(curve: Curve, everything: bool) -> list[float]:
 
 def _cut(drawn: _Drawn, y: Axis) -> str:
     values = [v for _, curve in drawn for seed in curve.seeds for v in seed if v is not None]
-    return " (lower values of early epochs: see the numbers)" if min(values) < y.low else ""
+    return " (lower, early values: in the numbers)" if min(values) < y.low else ""
 
 
 def _seed_traces(mark: Mark, curve: Curve) -> list[dict[str, Any]]:

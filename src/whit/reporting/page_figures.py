@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from whit.reporting.layout import name_lines
+from whit.reporting.layout import name_lines, name_pieces
 from whit.reporting.page_axes import Axis, axis_of
 from whit.reporting.page_columns import Column, spread_of, with_spread
 from whit.reporting.page_marks import Mark
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Figure = dict[str, Any]
 _LABEL_WIDTH = 22
+# "folder/my_file.py:" before the name of a technique: the table has it, a label has no room.
+_REFERENCE = re.compile(r"[\w./-]+:(?=[^\W\d])")
 _LABEL_LINES = 3
 _POINT = 12
 _RING = 24
@@ -79,7 +82,7 @@ def figure_of(chart: Chart) -> Figure:
             "shapes": _limits(chart, x, y),
         },
         "labels": [_label(chart, mark, x) for mark in chart.marks],
-        "obstacles": [*_error_bars(chart, x), *_steps(chart, x)],
+        "obstacles": [*_error_bars(chart, x), *_steps(chart, x), *_limit_labels(chart, x, y)],
     }
 
 
@@ -176,13 +179,15 @@ def plotly_text(text: str) -> str:
 
 
 def _label(chart: Chart, mark: Mark, x: Axis) -> dict[str, Any]:
-    lines = name_lines(f"{mark.number} {mark.name}", _LABEL_WIDTH)
+    text = f"{mark.number} {_REFERENCE.sub('', mark.name)}"
+    lines = name_lines(text, _LABEL_WIDTH)
+    fits = len(lines) <= _LABEL_LINES and max(map(len, name_pieces(text))) <= _LABEL_WIDTH
     return {
         "x": x.place(_value(mark, chart.cost)),
         "y": _value(mark, chart.quality),
         "number": str(mark.number),
         # A name that takes too much room is left to the table: the number stands for it.
-        "lines": [line.strip() for line in lines] if len(lines) <= _LABEL_LINES else None,
+        "lines": [line.strip() for line in lines] if fits else None,
         "color": mark.color,
     }
 
@@ -210,6 +215,18 @@ def _steps(chart: Chart, x: Axis) -> list[list[float]]:
     return steps
 
 
+def _limit_labels(chart: Chart, x: Axis, y: Axis) -> list[list[float]]:
+    """Return about where the word at an upright line of the budget stands."""
+    limits = [
+        limit.value
+        for limit in chart.comparison.budget.limits
+        if limit.column == chart.cost.name and x.has(limit.value)
+    ]
+    wide, high = 0.12 * (x.high - x.low), 0.06 * (y.high - y.low)
+    places = map(x.place, limits)
+    return [[place, y.high - high, place + wide, y.high] for place in places]
+
+
 def _limits(chart: Chart, x: Axis, y: Axis) -> list[dict[str, Any]]:
     """Return lines at the limits of the budget that lie within the chart."""
     lines = []
@@ -224,5 +241,5 @@ def _limits(chart: Chart, x: Axis, y: Axis) -> list[dict[str, Any]]:
             continue
         label = {"text": "budget", "font": {"size": 11}, **spot}
         line = {"color": "var(--bad)", "width": 1.5, "dash": "dash"}
-        lines.append({"type": "line", **ends, "line": line, "label": label, "layer": "below"})
+        lines.append({"type": "line", **ends, "line": line, "label": label, "layer": "between"})
     return lines

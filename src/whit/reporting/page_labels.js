@@ -48,9 +48,9 @@ const LABELS = (() => {
     const inside = box.left >= 0 && box.top >= 0 && box.right <= area.width && box.bottom <= area.height;
     if (!inside) return Infinity;
     let sum = 0;
-    for (const part of leaders) sum += 8 * overlap(box, part);
+    for (const part of leaders) sum += 40 * overlap(box, part);
     for (const part of reach > FREE ? leader(own, box) : []) {
-      for (const other of taken) sum += 8 * overlap(part, other);
+      for (const other of taken) sum += 40 * overlap(part, other);
       for (const point of points) {
         if (point !== own) sum += 3 * overlap(part, boxAround(point.x, point.y, 2 * POINT, 2 * POINT));
       }

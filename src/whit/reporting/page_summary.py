@@ -11,6 +11,7 @@ from whit.reporting.page_columns import (
     COSTS,
     TRAINING,
     Column,
+    chosen_word,
     known,
     quality_columns,
     read_times,
@@ -116,7 +117,7 @@ def _setting(comparison: Comparison, marks: Sequence[Mark]) -> list[Content]:
     seeds = ", ".join(str(run.planned.seed) for run in control.runs)
     rows = len(comparison.rows) - 1
     chosen = mark_of(comparison.recommend()[0], marks)
-    techniques = "1 technique" if rows == 1 else f"{rows} techniques"
+    techniques = {0: "no technique", 1: "1 technique"}.get(rows, f"{rows} techniques")
     return [
         "Task ",
         tag("code", comparison.task),
@@ -125,12 +126,12 @@ def _setting(comparison: Comparison, marks: Sequence[Mark]) -> list[Content]:
         f", {'seed' if seeds_of(comparison) == 1 else 'seeds'} {seeds}. ",
         "The control is the same model without any technique, trained by the same code with "
         "the same seeds. ",
-        f"Recommended is the smallest file that loses at most {comparison.tolerance:g} of the "
-        "control's validation quality",
+        f"The rule of the recommendation: the smallest file that loses at most "
+        f"{comparison.tolerance:g} of the control's validation quality",
         f" and keeps the budget ({comparison.budget})" if comparison.budget else None,
-        "; the test split has no say. It was read ",
+        ". The test split has no say; it was read ",
         f"{read_times(comparison)} so far. ",
-        f"In the tables and charts the recommended one has the number {chosen.number}.",
+        f"In the tables and charts the one {chosen_word(comparison)} is number {chosen.number}.",
     ]
 
 

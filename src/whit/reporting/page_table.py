@@ -14,6 +14,7 @@ from whit.reporting.page_columns import (
     LOWER,
     TRAINING,
     Column,
+    chosen_word,
     known,
     quality_columns,
     read_times,
@@ -127,7 +128,7 @@ def _name(comparison: Comparison, mark: Mark, chosen: Row, notes: _Notes) -> Mar
     row = mark.row
     flags: list[Content] = []
     if row is chosen:
-        flags.append(tag("span", "recommended", class_="flag good"))
+        flags.append(tag("span", chosen_word(comparison), class_="flag good"))
     if row is comparison.control:
         flags.append(tag("span", "control", class_="flag"))
     flags += [notes.link(text, text.partition(":")[0]) for text in _remarks(comparison, row)]
@@ -150,17 +151,16 @@ def _remarks(comparison: Comparison, row: Row) -> list[str]:
         remarks.append(f"second control: judged against '{own}', and so are the ratios")
     if not row.failed:
         broken = comparison.budget.violations({**row.means, "reasons": row.reasons})
-        remarks += [f"over budget: {sentence}" for sentence in broken]
+        remarks += [f"{_kept(sentence)}: {sentence}" for sentence in broken]
     warned = warnings_of(row)
     if warned:
         count = "1 warning" if len(warned) == 1 else f"{len(warned)} warnings"
-        remarks.append(f"{count}: of {mark_free(row.label)}, see the layers and warnings below")
+        remarks.append(f"{count}: of '{row.label}', see its layers below")
     return remarks
 
 
-def mark_free(label: str) -> str:
-    """Return a label in quotes, for notes."""
-    return f"'{label}'"
+def _kept(sentence: str) -> str:
+    return "budget unknown" if "cannot be shown" in sentence else "over budget"
 
 
 def _failed(mark: Mark, name: Markup, columns: int) -> Markup:
@@ -184,7 +184,7 @@ def _quality(row: Row, column: Column, notes: _Notes) -> Markup:
 
 
 def _unknown(row: Row, column: Column, notes: _Notes) -> Markup:
-    reason = f"unknown: {column.head} of {mark_free(row.label)}: {why_unknown(row, column.name)}"
+    reason = f"unknown of '{row.label}': {why_unknown(row, column.name)}"
     return _cell(None, notes.link(reason, "unknown"), class_="unknown")
 
 

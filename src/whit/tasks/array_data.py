@@ -116,7 +116,9 @@ def _array(values: Any, what: str) -> NDArray[Any]:
         if values.layout != torch.strided:
             raise DataError(f"The {what} are a sparse tensor. Give {what}.to_dense().")
         values = values.detach().cpu()
-        return np.array(values.float() if values.dtype == torch.bfloat16 else values)
+        values = values.float() if values.dtype == torch.bfloat16 else values
+        copied: NDArray[Any] = values.numpy().copy()
+        return copied
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise DataError(
             f"The {what} are a masked array with masked values. Fill them first: .filled(...)."

@@ -75,7 +75,7 @@ def cifar10(*, model: str = "resnet8", width: float = 1.0) -> Task:
         name=call_text(cifar10, model=model, width=width),
         load=load,
         build=control_builder(model, width),
-        settings=Settings(epochs=10, batch_size=128, learning_rate=4e-3, weight_decay=0.05),
+        settings=Settings(epochs=12, batch_size=128, learning_rate=4e-3, weight_decay=0.05),
     )
 
 

@@ -12,12 +12,11 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from whit.atomic_files import alone_with
 from whit.errors import DataError, MissingExtra
 
 CHUNK_BYTES = 1 << 13  # at most what an answer that breaks off costs: it is written chunk by chunk
@@ -66,7 +65,7 @@ def download(url: str, path: Path, sha256: str) -> None:
         if _holds(path, sha256):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.with_name(f"{path.name}.lock")):
+        with alone_with(path.with_name(f"{path.name}.lock")):
             # Another process may have fetched it while this one waited.
             if not _holds(path, sha256):
                 path.unlink(missing_ok=True)
@@ -77,18 +76,6 @@ def download(url: str, path: Path, sha256: str) -> None:
 
 def _holds(path: Path, sha256: str) -> bool:
     return path.is_file() and sha256_of(path) == sha256
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: two processes must be kept apart by the user
-        yield
-        return
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however it ends
-        yield
 
 
 def _complete(url: str, path: Path, sha256: str) -> None:

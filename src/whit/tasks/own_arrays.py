@@ -13,7 +13,7 @@ from whit.core.settings import Settings
 from whit.core.task import Loss, Metric, accuracy, r_squared
 from whit.tasks.array_data import Pair, array_data
 from whit.tasks.model_factory import ModelFactory, factory_name, model_builder, rehearse
-from whit.tasks.suitable_settings import suitable_settings
+from whit.tasks.suitable_settings import careful_settings
 
 
 # `-> Task` alone would list this among the built-in tasks, which have options only.
@@ -79,7 +79,7 @@ def array_task(  # noqa: PLR0913 - a public call: all but three by name
         build=build,
         loss=loss or (functional.cross_entropy if classes else functional.mse_loss),
         metric=metric or (accuracy if classes else r_squared),
-        settings=settings or suitable_settings(len(data.train)),
+        settings=settings or careful_settings(len(data.train)),
         output_axes=1 if classes else data.train.target.dim() - 1,
     )
     made.checked_data()
