@@ -104,7 +104,7 @@ def two_processes(tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("two") / "run", free_port()
     processes = [launched(rank, port, folder) for rank in range(2)]
     try:
-        outputs = [process.communicate(timeout=60) for process in processes]
+        outputs = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -10,6 +10,7 @@ import whit
 from whit.core.execution import identity_of
 from whit.core.technique import Technique
 from whit.errors import DataError, SpecError, TaskError, WhitError
+from whit.measure.provenance import code_digest
 
 NET = """
 import torch
@@ -81,13 +82,11 @@ def test_splits_may_be_given(folder):
     assert np.array_equal(data.valid.inputs[0].numpy(), arrays["inputs_valid"])
 
 
-IDENTITY = f"""
+DIGEST = f"""
 import whit
-from whit.core.execution import identity_of
-from whit.core.technique import Technique
+from whit.measure.provenance import code_digest
 task = whit.task({TEXT!r})
-checksum = task.checked_data().checksum()
-print(identity_of(task, Technique(), task.settings, 0, whit.Device(), checksum))
+print(code_digest(task.build), task.checked_data().checksum())
 """
 
 
@@ -98,9 +97,10 @@ def identity():
 
 
 def test_identity_sees_the_model_what_it_imports_and_the_arrays(folder):
-    first = identity()
-    done = subprocess.run([sys.executable, "-c", IDENTITY], capture_output=True, text=True)
-    assert done.stdout.strip() == first, f"another process sees another run: {done.stderr}"
+    first, task = identity(), whit.task(TEXT)
+    done = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True)
+    expected = f"{code_digest(task.build)} {task.checked_data().checksum()}"
+    assert done.stdout.strip() == expected, f"another process sees another run: {done.stderr}"
     (folder / "bystander.py").write_text("x = 1\n")
     assert identity() == first
     (folder / "net.py").write_text(NET.replace("torch.relu", "torch.tanh"))
