@@ -1,6 +1,7 @@
 import pytest
 
-from whit.discovery import load_reference, module_names
+from whit.core.references import load_reference
+from whit.discovery import module_names
 from whit.errors import SpecError
 
 

@@ -249,6 +249,8 @@ def _our_tasks() -> dict[str, Callable[..., Task]]:
         for name, value in vars(module).items():
             if not inspect.isfunction(value) or value.__module__ != path or name.startswith("_"):
                 continue
-            if inspect.signature(value).return_annotation in (Task, "Task"):
+            signature = inspect.signature(value)
+            named = all(p.kind is p.KEYWORD_ONLY for p in signature.parameters.values())
+            if named and signature.return_annotation in (Task, "Task"):
                 found[name] = value
     return found

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 from whit.cli.scaffold import _method_files
-from whit.discovery import load_reference
+from whit.core.references import load_reference
 
 
 def test_an_own_technique_works_as_it_is(whit, own_folder):

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from whit.core.references import attribute, load_reference, source_files
+from whit.core.references import attribute, load_reference
 from whit.errors import SpecError
+from whit.measure.source_files import source_files
 
 
 @pytest.fixture

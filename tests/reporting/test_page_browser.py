@@ -163,6 +163,16 @@ def test_every_known_point_is_drawn(visit, name, request):
         assert numbers == [n for n, row in enumerate(rows, 1) if row in known]
 
 
+def test_the_limit_of_the_budget_is_drawn(visit, real):
+    page = visit("real")
+    assert page.locator("#chart-stored_bytes .shape-label-text").all_text_contents() == ["budget"]
+    line = page.locator("#chart-stored_bytes .shapelayer path").first.bounding_box()
+    point = page.locator("#chart-stored_bytes .trace path.point").last.bounding_box()
+    limit, last = real.budget.limits[0].value, real.rows[-1].means["stored_bytes"]
+    assert (line["x"] > point["x"] + point["width"]) == (limit > last)
+    assert line["height"] > 200
+
+
 OVERLAPS = """(plot) => {
   const labels = [...plot.querySelectorAll('.annotation-text')];
   const boxes = labels.map((label) => label.getBoundingClientRect());

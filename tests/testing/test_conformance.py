@@ -2,7 +2,7 @@
 
 import pytest
 
-from whit.discovery import load_reference
+from whit.core.references import load_reference
 from whit.errors import SpecError, TestDataSealed, WhitError
 from whit.tasks.toys import toy_classification
 from whit.testing import check_technique

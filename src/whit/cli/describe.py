@@ -113,8 +113,8 @@ def _described(name: str, make: Any) -> dict[str, Any]:
 
 def _factory(name: str) -> Any:
     from whit.core.options import nearest
+    from whit.core.references import attribute, load_reference
     from whit.core.task import Task
-    from whit.discovery import attribute, load_reference
     from whit.errors import SpecError, TaskError
     from whit.grammar import parse_call
     from whit.spec_strings import find, find_task, list_tasks, list_techniques

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -158,6 +159,12 @@ def _expect_module(model: object, what: str, technique: Technique) -> None:
         )
 
 
+def _features(data: Data) -> dict[str, str]:
+    """Return the names of a vector's entries for the packed file, if it has some."""
+    names = getattr(data, "feature_names", ())
+    return {"features": json.dumps(names)} if names else {}
+
+
 def _measured(result: Result, trained: Trained) -> Result:
     run, task, data = trained.run, trained.run.task, trained.run.data
     example = data.valid.raw_example(64)
@@ -175,6 +182,7 @@ def _measured(result: Result, trained: Trained) -> Result:
             "spec": run.technique.brief,
             "seed": result.seed,
             "made_by": made_by(),
+            **_features(data),
         },
         combine=task.combined_output,
     )

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from whit import __version__
+from whit.measure.source_files import source_files
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _VERSIONS = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
@@ -154,21 +155,12 @@ def _without_brackets(text: str) -> str:
 def _files_of(reference: str, name: str, package: str) -> list[Path]:
     if reference.endswith(".py"):
         path = Path(reference).expanduser()
-        return _with_neighbours(path) if path.exists() else []
+        return source_files(path) if path.exists() else []
     if reference:
         file = getattr(sys.modules.get(reference), "__file__", None)
-        return _with_neighbours(Path(file)) if file else []
+        return source_files(Path(file)) if file else []
     found = sorted((_PACKAGE / package).rglob(f"{name}.py"))
     return found or sorted((_PACKAGE / package).rglob("toys.py"))
-
-
-def _with_neighbours(path: Path) -> list[Path]:
-    """Return a user's file and the imported modules beside or below it: what it may be made of."""
-    # By text, since thousands of modules are loaded; a few (of torch) give a name that is no path.
-    folders = tuple({f"{path.resolve().parent}/", f"{path.absolute().parent}/"})
-    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    beside = {Path(file).resolve() for file in files if file and file.startswith(folders)}
-    return sorted({path.resolve()} | {file for file in beside if file.exists()})
 
 
 def code_digest(*functions: object) -> list[str]:

@@ -241,5 +241,5 @@ def _limits(chart: Chart, x: Axis, y: Axis) -> list[dict[str, Any]]:
             continue
         label = {"text": "budget", "font": {"size": 11}, **spot}
         line = {"color": "var(--bad)", "width": 1.5, "dash": "dash"}
-        lines.append({"type": "line", **ends, "line": line, "label": label, "layer": "between"})
+        lines.append({"type": "line", **ends, "line": line, "label": label, "layer": "above"})
     return lines

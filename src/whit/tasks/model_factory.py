@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from whit.core.data import Data
-from whit.core.references import source_files
 from whit.core.task import Task
 from whit.errors import TaskError, WhitError
 from whit.measure.provenance import code_digest
+from whit.measure.source_files import source_files
 
 ModelFactory = Callable[..., nn.Module]
 REHEARSED_SAMPLES = 3
