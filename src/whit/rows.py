@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite
 from statistics import fmean, stdev
 from typing import Any
 
@@ -68,8 +68,8 @@ class Row:
 
     @property
     def valid(self) -> float:
-        """Mean quality on the validation split."""
-        return self.means[f"valid_{self.metric}"]
+        """Mean quality on the validation split; minus infinity where it is no number."""
+        return self.means.get(f"valid_{self.metric}", -inf)
 
     @property
     def macs_by_width(self) -> dict[str, int] | None:
@@ -92,7 +92,12 @@ class Row:
     @property
     def best(self) -> Finished:
         """The seed with the highest validation quality."""
-        return max(self.runs, key=lambda run: float(run.columns[f"valid_{self.metric}"]))
+
+        def quality(run: Finished) -> float:
+            found = run.columns[f"valid_{self.metric}"]
+            return found if found is not None and isfinite(found) else -inf
+
+        return max(self.runs, key=quality)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for `--json`."""

@@ -50,7 +50,7 @@ def recommendation(
     others = [row for row in kept if row is not control and "stored_bytes" in row.means]
     # A difference of exactly the tolerance is allowed, whatever binary fractions make of it.
     least = control.valid - tolerance - 1e-9
-    good = [row for row in others if row.valid >= least]
+    good = [row for row in others if math.isfinite(row.valid) and row.valid >= least]
     best = min(good, key=lambda row: (row.means["stored_bytes"], -row.valid), default=None)
     usable = control in kept and "stored_bytes" in control.means
     if best is not None and (not usable or _worthwhile(best, control)):
@@ -63,8 +63,10 @@ def recommendation(
 def distance(row: Row, control: Row) -> str:
     """Return in words how far a row's validation quality is from the control's."""
     gap = row.valid - control.valid
+    if not math.isfinite(gap):
+        return f"its mean validation {row.metric}, or the control's, is no finite number"
     named = f"its mean validation {row.metric} {row.valid:.4f}"
-    if abs(gap) < 5e-5 or math.isnan(gap):
+    if abs(gap) < 5e-5:
         return f"{named} equals the control's {control.valid:.4f}"
     side = "above" if gap > 0 else "below"
     return f"{named} is {abs(gap):.4f} {side} the control's {control.valid:.4f}"
