@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
 
+import numpy as np
+
+from whit.measure.verdict import seed_interval
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 METHODS = ROOT / "src" / "whit" / "methods"
@@ -21,7 +25,15 @@ PLACE = re.compile(r"(<!-- results:start -->\n).*?(<!-- results:end -->)", re.DO
 AGREEMENT = re.compile(r"(<!-- agreement:start -->\n).*?(<!-- agreement:end -->)", re.DOTALL)
 COMPARISONS = {
     "digits.jsonl": "whit compare digits --seed 100 --seeds 5",
-    "mnist.jsonl": "whit run mnist --seed 100",
+    "mnist_techniques.jsonl": (
+        'whit compare mnist "binarized_network()" "one_cycle_pruning(sparsity=0.95)" '
+        "--seed 100 --seeds 3"
+    ),
+    "mnist_half_width.jsonl": (
+        'whit compare "mnist(width=0.5)" "distillation(teacher_width=1.0)" --seed 100 --seeds 3'
+    ),
+    "fashion_mnist.jsonl": "whit run fashion_mnist --seed 100 --seeds 3",
+    "cifar10.jsonl": "whit run cifar10 --seed 100",
 }
 
 
@@ -120,20 +132,31 @@ def table(path: Path, command: str, method: str | None) -> str:
         f"{first['provenance']['commit'][:10]}, {first['provenance']['cpu']}, "
         f"{first['provenance']['threads']} thread(s); rows in `results/{path.name}`.",
         "",
-        f"| technique | valid {metric} | test {metric} | file bytes | of control "
-        "| energy nJ (modelled) | training s |",
-        "|---|---|---|---|---|---|---|",
+        f"| technique | valid {metric} | test {metric} | test, less the control's | file bytes "
+        "| of control | energy nJ (modelled) | training s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     base = mean(control, "stored_bytes")
     for spec in specs:
         group = groups[spec]
         lines.append(
             f"| `{shortened(spec)}` | {spread(group, f'valid_{metric}')} "
-            f"| {spread(group, f'test_{metric}')} | {mean(group, 'stored_bytes'):,.0f} "
+            f"| {spread(group, f'test_{metric}')} | {difference(group, control, metric)} "
+            f"| {mean(group, 'stored_bytes'):,.0f} "
             f"| 1/{base / mean(group, 'stored_bytes'):.1f} | {mean(group, 'energy_nj'):,.1f} "
             f"| {mean(group, 'train_seconds'):.1f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def difference(group: list[dict], control: list[dict], metric: str) -> str:
+    """Return the 95 % interval over seeds of the difference to the control, in points."""
+    if group is control or len(group) < 2:
+        return "-"
+    plain = {row["seed"]: row["scorecard"][f"test_{metric}"] for row in control}
+    gaps = [row["scorecard"][f"test_{metric}"] - plain[row["seed"]] for row in group]
+    low, high = seed_interval(np.asarray(gaps))
+    return f"{100 * low:+.1f} to {100 * high:+.1f} points"
 
 
 def seed_text(seeds: list[int]) -> str:

@@ -148,6 +148,8 @@ def test_a_budget_narrows_the_recommendation(made_up):
     assert row is made_up.rows[2]
     assert "best validation" in sentence
     assert "0.8000 is 0.1500 below the control's 0.9500, more than the 0.01" in sentence
+    row, _ = made_up.recommend(Budget("stored_bytes <= 5"))
+    assert row is made_up.rows[2]  # the least beyond the limit
     row, sentence = made_up.recommend(Budget("stored_bytes <= 5"))
     assert "No technique keeps the budget" in sentence
 

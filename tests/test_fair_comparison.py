@@ -17,7 +17,8 @@ def test_a_row_with_its_own_settings_is_judged_against_the_control_with_these(ow
     plain, shrunk, second = table.rows
     assert second.label == "plain() @ epochs=3"
     assert (shrunk.control, second.control) == ("plain() @ epochs=3", "plain()")
-    assert shrunk.notes == ()
+    (note,) = shrunk.notes
+    assert note.startswith("second control: judged against 'plain() @ epochs=3'")
     assert shrunk.relative["train_macs"] == pytest.approx(1)
     assert "unequal compute: other settings" in second.notes[0]
     differences = [

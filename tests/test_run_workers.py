@@ -62,7 +62,9 @@ def noisy_folder(own_folder):
 
 
 def test_two_jobs_equal_one(noisy_folder):
-    specs = ["own.py:shrink(rate=0.02)", "own.py:noisy()", "own.py:bad()"]
+    # A second file beside the task's: its worker may or may not have loaded it before.
+    (noisy_folder / "other.py").write_text((noisy_folder / "own.py").read_text())
+    specs = ["other.py:shrink(rate=0.02)", "own.py:noisy()", "own.py:bad()"]
     one = compare(specs, "own.py:task", 2, out="one")
     steps = []
     two = compare(specs, "own.py:task", 2, out="two", jobs=2, progress=steps.append)

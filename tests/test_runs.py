@@ -30,6 +30,8 @@ def test_damaged_files_are_run_again(own_folder):
         ("result.json", b"{"),
         ("result.json", json.dumps({"scorecard": {}}).encode()),
         ("test_correct.npy", b"\x93NUMPY"),
+        ("model.whit", (plan.folder / "model.whit").read_bytes()[:400]),
+        ("model.safetensors", (plan.folder / "model.safetensors").read_bytes()[:100]),
     ):
         (plan.folder / name).write_bytes(content)
         assert read_finished(plan) is None

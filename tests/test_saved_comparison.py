@@ -51,6 +51,14 @@ def test_rows_are_stale_when_the_code_has_changed(saved):
     assert [row.means for row in again.rows] == [row.means for row in table.rows]
 
 
+def test_a_moved_store_is_read(saved):
+    folder, table = saved
+    (folder / "whit-runs").rename(folder / "moved")
+    again = load_comparison("moved", "own.py:task")
+    assert [row.means for row in again.rows] == [row.means for row in table.rows]
+    assert again.test_reads == table.test_reads
+
+
 def test_a_lost_run_is_said(saved):
     _, table = saved
     shutil.rmtree(table.rows[1].runs[0].planned.folder)

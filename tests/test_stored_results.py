@@ -11,7 +11,17 @@ from whit.measure.store import Store
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-@pytest.mark.parametrize("name", ["digits.jsonl", "mnist.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits.jsonl",
+        "mnist.jsonl",
+        "mnist_techniques.jsonl",
+        "mnist_half_width.jsonl",
+        "fashion_mnist.jsonl",
+        "cifar10.jsonl",
+    ],
+)
 def test_every_row_of_schema_1_is_read(name):
     rows = Store(RESULTS / name).rows()
     assert rows

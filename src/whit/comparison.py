@@ -238,7 +238,7 @@ def run_entries(  # noqa: PLR0913 - the options of one experiment, all by name
     planned = _planned(entries, made, seeds, settings, out)
     finished, failed = carry_out(planned, made, out, means)
     rows = rows_of(entries, finished, failed, control=control, tuned=tuned)
-    reads = _test_reads(out, made.name)
+    reads = test_reads(out, made.name)
     return Comparison(made.name, rows, budget, str(out), reads, tuned=tuned)
 
 
@@ -305,7 +305,8 @@ def _planned(
         raise TaskError(f"The data of '{task.name}' cannot be loaded: {reason}.") from error
 
 
-def _test_reads(out: str | Path, task: str) -> int:
+def test_reads(out: str | Path, task: str) -> int:
+    """Return how often the test split of a task was read, by the store in this folder."""
     from whit.measure.store import Store
 
     return Store(Path(out) / "results.jsonl").test_reads().get(task, 0)

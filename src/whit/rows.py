@@ -216,6 +216,9 @@ def _judged(row: Row, controls: Sequence[Row], tuned: Mapping[str, Tuned]) -> Ro
     alike = [c for c in controls[1:] if c is not row and _compared_settings(c, tuned) == settings]
     own = _compared_settings(first, tuned) == settings
     control = first if own or not alike or _is_plain(row) else alike[0]
+    if control is not first:
+        said = f"second control: judged against '{control.label}', and so are the ratios"
+        row = replace(row, notes=(*row.notes, said))
     return _beside(row, control, own or control is not first)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from whit.atomic_files import alone_with, require_writable
 from whit.core.budget import Budget
@@ -22,6 +23,7 @@ from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.errors import SettingsError, WhitError
 from whit.measure.scorecard import Scorecard
+from whit.runtime import load
 from whit.spec_strings import Entry
 
 DEFAULT_FOLDER = "whit-runs"
@@ -189,8 +191,9 @@ def carry_out_run(plan: Planned, task: Task, budget: Budget, tell: Tell, again: 
     if found is not None:
         tell("reused", None)
         return found
-    with alone_in(plan.folder, lambda: tell("waiting", None)) as waited:
-        found = read_finished(plan) if waited else None
+    with alone_in(plan.folder, lambda: tell("waiting", None)):
+        # Another process may have finished it since the first look.
+        found = None if again else read_finished(plan)
         if found is not None:
             tell("reused", None)
             return found
@@ -254,12 +257,26 @@ def read_finished(plan: Planned) -> Finished | None:
             f"'{found[0]}' with seed {found[2]}), and '{mine[1]}' on '{mine[0]}' with seed "
             f"{mine[2]} was to be written there. Remove or rename it, or use another --out."
         )
+    if not _files_are_whole(plan.folder, row):
+        return None
     try:
         stored = plan.folder / "test_correct.npy"
         correct = np.load(stored, allow_pickle=False) if stored.exists() else None
     except (OSError, ValueError, EOFError):
         return None
     return Finished(plan, row, True, correct)
+
+
+def _files_are_whole(folder: Path, row: Mapping[str, Any]) -> bool:
+    """Say whether the model's files can be read; a damaged run is carried out again."""
+    try:
+        with safe_open(folder / "model.safetensors", framework="numpy") as tensors:
+            tensors.keys()
+        if row["scorecard"]["stored_bytes"] is not None:
+            load(folder / "model.whit")
+    except (OSError, SafetensorError, WhitError):
+        return False
+    return True
 
 
 def read_row(folder: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from whit.atomic_files import write_atomically
-from whit.comparison import Comparison
+from whit.comparison import Comparison, test_reads
 from whit.core.budget import Budget
 from whit.core.settings import Settings
 from whit.core.technique import Technique
@@ -44,7 +44,6 @@ def save_comparison(comparison: Comparison) -> Path:
         "task": comparison.task,
         "budget": str(comparison.budget),
         "tolerance": comparison.tolerance,
-        "test_reads": comparison.test_reads,
         "rows": [
             {
                 "text": row.spec,
@@ -73,7 +72,6 @@ def _run_record(run: Finished) -> dict[str, Any]:
     return {
         "seed": run.planned.seed,
         "identity": run.planned.identity,
-        "folder": str(run.planned.folder),
         "settings": run.planned.settings.as_dict(),
         "changes": dict(run.planned.changes),
         "latency": {name: run.columns[name] for name in _LATENCY},
@@ -121,7 +119,7 @@ def _rebuilt(record: dict[str, Any], out: str, tuned: dict[str, Tuned]) -> Compa
     entries = [_entry(row) for row in record["rows"]]
     failed, finished = {}, []
     for entry, row in zip(entries, record["rows"], strict=True):
-        runs = [_finished(run, entry, name) for run in row["runs"]]
+        runs = [_finished(run, entry, name, out) for run in row["runs"]]
         whole = [run for run in runs if run is not None]
         finished += whole
         if row["failed"] or len(whole) < len(runs):
@@ -141,7 +139,7 @@ def _rebuilt(record: dict[str, Any], out: str, tuned: dict[str, Tuned]) -> Compa
         rows,
         Budget(record["budget"]),
         out,
-        record["test_reads"],
+        test_reads(out, name),
         record["tolerance"],
         tuned,
     )
@@ -155,8 +153,8 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         return Entry(Technique(spec=spec, brief=spec), {}, row["text"], row["label"])
 
 
-def _finished(run: Mapping[str, Any], entry: Entry, task: str) -> Finished | None:
-    folder = Path(run["folder"])
+def _finished(run: Mapping[str, Any], entry: Entry, task: str, out: str) -> Finished | None:
+    folder = task_folder(out, task) / run["identity"]  # the store may have been moved
     row = read_row(folder)
     if row is None:
         return None

@@ -122,8 +122,8 @@ def carry_out_trial(plan: Planned, task: Task, budget: Budget, tell: Tell) -> Tr
     if found is not None:
         tell("reused", None)
         return found
-    with alone_in(plan.folder, lambda: tell("waiting", None)) as waited:
-        found = read_trial(plan) if waited else None
+    with alone_in(plan.folder, lambda: tell("waiting", None)):
+        found = read_trial(plan)  # another process may have made it since the first look
         if found is not None:
             tell("reused", None)
             return found

@@ -75,7 +75,7 @@ def test_lines_come_at_the_ends_and_every_ten_seconds(capsys):
         "0:00:40 left for all runs",
         "[1/2] a() seed 0: epoch 20/25, loss 0.5, validation accuracy 0.9125, "
         "0:00:30 left for all runs",
-        "[1/2] a() seed 0: finished after 0:00:25, validation accuracy 0.9125",
+        "[1/2] a() seed 0: finished after 0:00:25; last epoch: validation accuracy 0.9125",
         "[2/2] a() seed 1: reused",
     ]
 
@@ -92,7 +92,10 @@ def test_runs_side_by_side_share_the_lines_and_the_ten_seconds(capsys):
     lines.show(Step(2, 4, "a()", 2, None, "finished", 1))
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 4 and "epoch 10/20" in printed[2]
-    assert printed[3] == "[2/4] a() seed 2: finished after 0:00:11, validation accuracy 0.9125"
+    assert (
+        printed[3]
+        == "[2/4] a() seed 2: finished after 0:00:11; last epoch: validation accuracy 0.9125"
+    )
 
 
 def test_a_warning_is_printed_at_once_with_the_run_it_concerns(capsys):

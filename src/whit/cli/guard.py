@@ -58,7 +58,9 @@ def guarded(command: Callable[Options, Given]) -> Callable[Options, Given]:
 
 def _command() -> str:
     """Return the command line as typed."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    start = ["python", "-m", "whit"] if name == "__main__.py" else [name]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def fail(message: str) -> NoReturn:

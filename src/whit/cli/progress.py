@@ -185,7 +185,7 @@ class PlainLines:
             return ""
         text = f" after {clock_text(self.clock() - self.begun[step.run])}"
         fit = self.last.get(step.run)
-        return text if fit is None else f"{text}, {_quality(fit)}"
+        return text if fit is None else f"{text}; last epoch: {_quality(fit)}"
 
     def _print(self, line: str) -> None:
         self.printed = self.clock()

@@ -40,10 +40,15 @@ def save_comparison_files(table: Comparison, folder: Path) -> Saved:
 
 
 def save_report(table: Comparison, folder: Path) -> Path:
-    """Write the report page as `<task>-report.html`; return its path."""
+    """Write the report page beside the runs and as `<task>-report.html`; return the latter path.
+
+    Tasks of one name, such as two tables, share the latter; that beside the runs is their own.
+    """
     from whit.grammar import parse_call
     from whit.reporting.page import write_report
+    from whit.runs import task_folder
 
+    write_report(table, task_folder(table.out, table.task) / "report.html")
     return write_report(table, folder / f"{parse_call(table.task).name}-report.html")
 
 

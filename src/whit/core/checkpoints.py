@@ -38,7 +38,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda partial: partial.write_bytes(content.getbuffer()))
     except OSError as error:
-        kept = " from the epoch before" if path.exists() else ", but for this call from its start"
+        kept = " from the epoch before" if path.exists() else "; this training begins again"
         raise WhitError(
             f"The checkpoint '{path}' could not be written ({error.strerror or error}). Free some "
             f"space, or give another folder with --out; repeat the command, and it goes on{kept}."

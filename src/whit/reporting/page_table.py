@@ -146,9 +146,6 @@ def _remarks(comparison: Comparison, row: Row) -> list[str]:
     remarks = list(row.notes)
     if getattr(row, "stale", False):
         remarks.append(STALE)
-    own = getattr(row, "control", "")
-    if own and own != comparison.control.label:
-        remarks.append(f"second control: judged against '{own}', and so are the ratios")
     if not row.failed:
         broken = comparison.budget.violations({**row.means, "reasons": row.reasons})
         remarks += [f"{_kept(sentence)}: {sentence}" for sentence in broken]

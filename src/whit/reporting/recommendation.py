@@ -76,6 +76,19 @@ def _broken(budget: Budget, row: Row) -> list[str]:
     return budget.violations({**row.means, "reasons": row.reasons})
 
 
+def _excess(budget: Budget, row: Row) -> float:
+    """Return by which factor a row is farthest beyond a limit; infinite where it is unknown."""
+    factors = [1.0]
+    for limit in budget.limits:
+        value = row.means.get(limit.column)
+        if value is None:
+            return math.inf
+        if not limit.holds(value):
+            high, low = max(value, limit.value), min(value, limit.value)
+            factors.append(high / low if low > 0 else math.inf)
+    return max(factors)
+
+
 def _worthwhile(row: Row, control: Row) -> bool:
     return row.means["stored_bytes"] <= (1 - WORTHWHILE) * control.means["stored_bytes"]
 
@@ -145,7 +158,9 @@ def _best_quality(
 
 
 def _nothing_kept(working: list[Row], budget: Budget) -> tuple[Row, str]:
-    chosen = min(working, key=lambda row: (len(_broken(budget, row)), -row.valid))
+    chosen = min(
+        working, key=lambda row: (len(_broken(budget, row)), _excess(budget, row), -row.valid)
+    )
     broken = _broken(budget, chosen)
     count = "one limit" if len(broken) == 1 else f"{len(broken)} limits"
     return chosen, (

@@ -103,9 +103,9 @@ def _split(name: str, inputs: Any, target: Any, labels: Labels) -> Split:
         if found:
             place = (~torch.isfinite(tensor[found[1]])).nonzero()[0].tolist()
             raise DataError(
-                f"The {name} {what} hold {found[0]} NaN or infinite values, the first in sample "
-                f"{found[1]} at {place} (counted from 0; values above 3.4e38 are infinite in "
-                "float32). Clean or fill them first."
+                f"In the {name} {what} there are {found[0]} NaN or infinite values, the first in "
+                f"sample {found[1]} at {place} (counted from 0; values above 3.4e38 are infinite "
+                "in float32). Clean or fill them first."
             )
     return Split((values,), wanted)
 
@@ -133,7 +133,9 @@ def _array(values: Any, what: str) -> NDArray[Any]:
             "whose first axis counts samples."
         )
     if array.size == 0:
-        raise DataError(f"The {what} are empty: shape {list(array.shape)}. Give some samples.")
+        raise DataError(
+            f"The {what} cannot be empty: shape {list(array.shape)}. Give some samples."
+        )
     return array.astype(array.dtype.newbyteorder("="))
 
 

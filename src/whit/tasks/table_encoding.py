@@ -126,6 +126,11 @@ class _CategoryColumn:
         return encoded
 
 
+# With fewer different values than this, or a larger share of texts, a column is one of texts.
+FEWEST_NUMBERS = 20
+MOST_STRANGE = 0.2
+
+
 def _is_numeric(name: str, texts: Texts) -> bool:
     present = set(texts) - MISSING
     if all(number_of(text) is not None for text in present):
@@ -134,6 +139,14 @@ def _is_numeric(name: str, texts: Texts) -> bool:
         raise DataError(
             f"The column '{name}' holds numbers with a decimal comma, such as '{min(present)}'. "
             f"Write them with a point, or list '{name}' in categorical if they are codes."
+        )
+    strange = sorted(text for text in present if number_of(text) is None)
+    if len(present) >= FEWEST_NUMBERS and len(strange) <= MOST_STRANGE * len(present):
+        shown = ", ".join(f"'{text[:40]}'" for text in strange[:5])
+        raise DataError(
+            f"The column '{name}' holds numbers, and {len(strange)} of its {len(present)} "
+            f"different training values are none: {shown}. Correct these, leave the cells "
+            f"empty if they are missing, or list '{name}' in categorical if all are codes."
         )
     return False
 
