@@ -245,9 +245,10 @@ def _has_latency(row: Mapping[str, Any]) -> bool:
 def _remember(finished: Sequence[Finished], store: Store) -> None:
     # A run that was interrupted before its file was timed gets a second, complete line.
     for run in finished:
-        key = (run.planned.identity, _has_latency(run.row))
         # Asked each time: a process that waited for this run may have stored it meanwhile.
-        if run.reused and key in {(r.get("identity"), _has_latency(r)) for r in store.rows()}:
+        lines = [row for row in store.rows() if row.get("identity") == run.planned.identity]
+        timed = any(_has_latency(row) for row in lines)
+        if run.reused and lines and (timed or not _has_latency(run.row)):
             continue
         # The learning curves stay in the run's folder: lines of the store are to be read by eye.
         row = {key: value for key, value in run.row.items() if key != "history"}

@@ -153,9 +153,9 @@ BAD = {
     "gap": (X, Y * 2, {}, "from 0 to 2, and no sample of class 1"),
     "float labels": (X, Y * 0.5, {"class_names": ["a", "b"]}, "target holds floats"),
     "nan": (HOLED, Y, {}, r"2 NaN or infinite values, the first in sample 7 at \[2\]"),
-    "nan target": (X, np.where(Y > 0, np.nan, X[:, 0]), {}, "training target hold .* NaN"),
+    "nan target": (X, np.where(Y > 0, np.nan, X[:, 0]), {}, "training target there are .* NaN"),
     "overflow": (np.where(X > 1, 1e300, 0.0), Y, {}, "infinite in float32"),
-    "nan in valid": (X, Y, {"valid": (HOLED, Y)}, "valid inputs hold 2 NaN"),
+    "nan in valid": (X, Y, {"valid": (HOLED, Y)}, "valid inputs there are 2 NaN"),
     "empty": (
         X[:0],
         Y[:0],
