@@ -290,7 +290,7 @@ def binarized_network(
         skip = paths[:1] * (first == "real") + paths[-1:] * (last == "real")
         if weights and len(skip) >= len(paths):
             raise NoEffect(
-                f"The model has {len(paths)} layer(s), and first='real', last='real' leave none "
+                f"The model has {len(paths)} layer{'s' * (len(paths) > 1)}, and first='real', last='real' leave none "
                 f"binary."
             )
         example = None
