@@ -290,8 +290,8 @@ def binarized_network(
         skip = paths[:1] * (first == "real") + paths[-1:] * (last == "real")
         if weights and len(skip) >= len(paths):
             raise NoEffect(
-                f"The model has {len(paths)} layer{'s' * (len(paths) > 1)}, and first='real', last='real' leave none "
-                f"binary."
+                f"The model has {len(paths)} layer{'s' * (len(paths) > 1)}, and first='real', "
+                "last='real' leave none binary."
             )
         example = None
         if activations and not _has_activation_modules(model):
