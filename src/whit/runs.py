@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from whit.atomic_files import alone_with, require_writable
+from whit.atomic_files import alone_with, remove_leftovers, require_writable
 from whit.core.budget import Budget
+from whit.core.checkpoints import remove_checkpoints
 from whit.core.device import Device
 from whit.core.execution import execute, identity_of
 from whit.core.fit import Progress
@@ -189,6 +190,9 @@ def carry_out_run(plan: Planned, task: Task, budget: Budget, tell: Tell, again: 
     """
     found = None if again else read_finished(plan)
     if found is not None:
+        # A process that was killed between its result and its cleaning up leaves these.
+        remove_checkpoints(plan.folder)
+        remove_leftovers(plan.folder)
         tell("reused", None)
         return found
     with alone_in(plan.folder, lambda: tell("waiting", None)):

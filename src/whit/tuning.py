@@ -14,6 +14,7 @@ from math import inf, isfinite
 
 from whit.atomic_files import write_atomically
 from whit.core.budget import Budget
+from whit.core.checkpoints import remove_checkpoints
 from whit.core.execution import Conditions, train
 from whit.core.task import Task
 from whit.runs import Planned, Tell, alone_in, read_finished
@@ -166,5 +167,4 @@ def read_trial(plan: Planned) -> Trial | None:
 def forget_checkpoints(planned: Sequence[Planned]) -> None:
     """Remove the checkpoints of trials that were not chosen; what they showed is kept."""
     for plan in planned:
-        for checkpoint in plan.folder.glob("checkpoint-*.pt"):
-            checkpoint.unlink(missing_ok=True)
+        remove_checkpoints(plan.folder)
