@@ -42,7 +42,7 @@ def twelve(real):
             changed(binary, "half_known()"),
             means={**binary.means, "latency_ms": float("nan")},
             stale=True,
-            control="plain() @ epochs=9",
+            notes=("second control: judged against 'plain() @ epochs=9', and so are the ratios",),
         ),
         replace(binary, label="failed()", spec="failed()", runs=(), means={}, failed="no <layers>"),
     ]
