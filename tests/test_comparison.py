@@ -154,6 +154,18 @@ def test_a_budget_narrows_the_recommendation(made_up):
     assert "No technique keeps the budget" in sentence
 
 
+def test_a_quality_that_is_no_number_is_never_recommended(made_up):
+    control, small, tiny, _ = made_up.rows
+    lost = fake(small)
+    del lost.means["valid_accuracy"]
+    lost.means["stored_bytes"] = 1
+    table = replace(made_up, rows=(control, lost, tiny))
+    row, sentence = table.recommend()
+    assert row is control
+    assert "no finite number" in sentence or "nothing here is smaller" in sentence
+    assert lost.best in lost.runs
+
+
 def test_the_distance_to_the_control_is_said(made_up):
     _, sentence = made_up.recommend()
     assert "0.9450 is 0.0050 below the control's 0.9500; at most 0.01 below" in sentence

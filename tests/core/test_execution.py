@@ -9,6 +9,7 @@ from whit.core.data import Split
 from whit.core.execution import Conditions, execute, train
 from whit.core.technique import Technique
 from whit.errors import SettingsError, TaskError, TestDataSealed, WhitError
+from whit.tasks.breast_cancer import breast_cancer
 from whit.tasks.toys import toy_classification, toy_regression
 
 TASK = toy_classification()
@@ -210,3 +211,11 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / ".checkpoint-0.pt.99999999-abcdefgh").write_bytes(b"half")
     train(TASK, Technique(), QUICK, Conditions(out=tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-0.pt"]
+
+
+def test_a_packed_file_names_the_entries_of_a_vector():
+    task = breast_cancer()
+    result = execute(task, settings=task.settings.changed(epochs=1))
+    names = json.loads(result.packed.program.info["features"])
+    assert tuple(names) == task.load().feature_names
+    assert len(names) == 30

@@ -197,3 +197,10 @@ def test_a_large_embedding_index_is_an_error_of_the_program():
     assert packed.program(torch.full((1, 4), 9, dtype=torch.int32).numpy()).shape == (1, 4, 3)
     with pytest.raises(Exception, match="10"):
         packed.program(torch.full((1, 4), 10, dtype=torch.int32).numpy())
+
+
+def test_a_refusal_is_said_once_and_torch_prints_nothing_beside_it(capfd):
+    branching = Function(lambda x: x if x.sum() > 0 else -x)
+    with pytest.raises(CannotPack, match="torch.export could not trace it"):
+        pack(branching, torch.randn(8, 4))
+    assert capfd.readouterr() == ("", "")

@@ -10,7 +10,15 @@ from whit.reporting.table import card_view, comparison_view
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0"), (999, "999"), (1710, "1.71k"), (33400, "33.4k"), (2.5e9, "2.5G")]
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1710, "1.71k"),
+        (33400, "33.4k"),
+        (2.5e9, "2.5G"),
+        (5.59e12, "5.59T"),
+    ],
 )
 def test_counts_are_short(count, text):
     assert short(count) == text

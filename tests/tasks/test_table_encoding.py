@@ -7,7 +7,6 @@ import pytest
 
 from whit.errors import DataError, MissingExtra
 from whit.tasks.table_encoding import MOST_CATEGORIES, TableEncoder
-from whit.tasks.table_encoding import _is_numeric as is_numeric
 
 TRAIN = {
     "age": ["10", "20", "?", "60"],
@@ -92,7 +91,8 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
 def test_a_stray_text_among_numbers_is_an_error_and_many_texts_are_categories():
     numbers = [f"{value}.5" for value in range(40)]
     with pytest.raises(DataError, match=r"'b' holds numbers, and 1 of its 41 .* 'unknown'"):
-        is_numeric("b", [*numbers, "unknown"])
-    assert not is_numeric("b", [*numbers, *(f"kind {value}" for value in range(30))])
-    assert not is_numeric("b", ["1", "2", "3", "x"])
-    assert is_numeric("b", [*numbers, "", "NA"])
+        TableEncoder({"b": [*numbers, "unknown"]})
+    mixed = [*numbers, *(f"kind {value}" for value in range(30))]
+    assert "b=kind 1" in TableEncoder({"b": mixed}).feature_names
+    assert "b=x" in TableEncoder({"b": ["1", "2", "3", "x"]}).feature_names
+    assert TableEncoder({"b": [*numbers, "", "NA"]}).feature_names == ("b", "b is missing")

@@ -78,7 +78,7 @@ def table_model(data: Data, width: float = 1.0) -> nn.Module:
     """Build `mlp4`, with inputs of 0 and 1 left as they are.
 
     Divided by its standard deviation, a rare category would be an input of 10 or 100 and learnt by
-    heart: on churn that costs two points of validation accuracy.
+    heart: on churn that costs about a point of validation accuracy.
 
     Shapes: [batch, features] -> [batch, data.output_size].
 
