@@ -4,7 +4,8 @@
     .venv/bin/python docs/results_tables.py --check  say whether they are up to date (for a test)
 
 A table stands between `<!-- results:start -->` and `<!-- results:end -->`, that of packed networks
-in docs/packing.md between `agreement` marks. Nobody types a number into it.
+in docs/packing.md between `agreement` marks, those of docs/performance.md between their own. Nobody
+types a number into it.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
+import performance_tables
 
 from whit.measure.verdict import seed_interval
 
@@ -48,9 +50,15 @@ def main() -> int:
             stale.append(str(page.relative_to(ROOT)))
             if not check:
                 page.write_text(new)
-    for page in (ROOT / "docs" / "packing.md",):
+    others = {
+        ROOT / "docs" / "packing.md": lambda old: AGREEMENT.sub(
+            lambda found: found[1] + agreement_table() + found[2], old
+        ),
+        performance_tables.PAGE: performance_tables.filled,
+    }
+    for page, rewritten in others.items():
         old = page.read_text()
-        new = AGREEMENT.sub(lambda found: found[1] + agreement_table() + found[2], old)
+        new = rewritten(old)
         if new != old:
             stale.append(str(page.relative_to(ROOT)))
             if not check:

@@ -47,6 +47,8 @@ def test_every_run_is_one_complete_line(table, own_folder):
     row = json.loads(lines[0])
     assert {"task", "spec", "seed", "settings", "scorecard", "provenance", "identity"} <= set(row)
     assert row["scorecard"]["latency_ms"] > 0
+    assert row["scorecard"]["torch_latency_ms"] > 0
+    assert row["scorecard"]["latency_threads"] == 1
     assert table.test_reads == 6
 
 
@@ -67,6 +69,27 @@ def test_finished_runs_are_reused_until_something_changes(table, own_folder):
     (own_folder / "own.py").write_text(source + "\n# changed\n")
     changed = compare(["plain()"], "own.py:task", seeds=[0])
     assert not changed.rows[0].runs[0].reused
+
+
+def test_runs_of_an_older_version_lack_only_what_is_new(table, monkeypatch):
+    for row in table.rows:
+        for run in row.runs:
+            path = run.planned.folder / "result.json"
+            stored = json.loads(path.read_text())
+            del stored["scorecard"]["torch_latency_ms"]
+            del stored["scorecard"]["reasons"]["torch_latency_ms"]
+            path.write_text(json.dumps(stored))
+
+    def lost(folder):
+        raise RuntimeError("no model")
+
+    monkeypatch.setattr("whit.run_queue.load_result", lost)
+    again = compare(SPECS, "own.py:task", seeds=2)
+    for row in again.rows:
+        assert all(run.reused for run in row.runs)
+        assert row.means["latency_ms"] > 0
+        assert "torch_latency_ms" not in row.means
+        assert "rebuilt in torch: RuntimeError: no model" in row.reasons["torch_latency_ms"]
 
 
 def test_a_damaged_result_is_run_again(table):

@@ -11,7 +11,13 @@ from contextlib import suppress
 import pytest
 
 KILL = -9
-TIMES = ("train_seconds", "train_peak_bytes", "latency_ms", "latency_iqr_ms")
+TIMES = (
+    "train_seconds",
+    "train_peak_bytes",
+    "latency_ms",
+    "latency_iqr_ms",
+    "torch_latency_ms",
+)
 FILES = ("model.safetensors", "model.whit", "test_correct.npy")
 
 OWN = """

@@ -16,7 +16,13 @@ from whit.comparison import compare
 from whit.errors import WhitError
 from whit.spec_strings import task
 
-TIMES = ("train_seconds", "train_peak_bytes", "latency_ms", "latency_iqr_ms")
+TIMES = (
+    "train_seconds",
+    "train_peak_bytes",
+    "latency_ms",
+    "latency_iqr_ms",
+    "torch_latency_ms",
+)
 NOISY = '''
 
 class _Noise(whit.Hook):

@@ -162,9 +162,10 @@ def _row(entry: Entry, runs: tuple[Finished, ...]) -> Row:
     metric = runs[0].columns["metric"]
     means, spreads, reasons = {}, {}, {}
     for column in (f"valid_{metric}", f"test_{metric}", *NUMERIC_COLUMNS):
-        values = [run.columns[column] for run in runs]
-        if any(value is None for value in values):
-            failed = next(run for run in runs if run.columns[column] is None)
+        # Runs of an older version lack the newer columns.
+        values = [run.columns[column] for run in runs if run.columns.get(column) is not None]
+        if len(values) < len(runs):
+            failed = next(run for run in runs if run.columns.get(column) is None)
             reasons[column] = failed.columns["reasons"].get(column, "not measured")
             continue
         if not all(isfinite(value) for value in values):

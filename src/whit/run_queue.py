@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from whit.core.budget import Budget
 from whit.core.fit import Progress
@@ -17,7 +18,9 @@ from whit.errors import SettingsError, WhitError
 from whit.measure.latency import measure_latencies
 from whit.measure.scorecard import Scorecard
 from whit.measure.store import Store
+from whit.packing.tracing import baked_copy
 from whit.reporting.failures import reason_of
+from whit.result_folder import load_result
 from whit.run_workers import Workers
 from whit.runs import Finished, Planned, ShowStep, Step, Tell, carry_out_run, read_finished
 from whit.tuning import Trial, carry_out_trial, read_trial
@@ -213,23 +216,46 @@ class _Queue:
 
 
 def _timed(finished: list[Finished], task: Task) -> list[Finished]:
-    """Fill in the latency of all packed models, timed in turns after the last training."""
+    """Fill in the latency of all packed models, timed in turns after the last training.
+
+    The trained model itself, in torch, is timed in the same turns.
+    """
     from whit.runtime import load
 
     paths = {run.planned.identity: run.packed_path for run in finished}
     programs = {name: load(path) for name, path in paths.items() if path is not None}
     raw = task.load().valid.inputs[0][:1].numpy()
     examples = {name: _fitting(raw, program.input.shape) for name, program in programs.items()}
-    latencies = measure_latencies(programs, examples)
+    modules, untimed = _torch_modules(finished, programs)
+    latencies = measure_latencies(programs, examples, modules=modules)
     timed = []
     for run in finished:
         latency = latencies.get(run.planned.identity)
         row = run.row
         if latency is not None:
-            card = Scorecard.from_dict(run.columns).with_latency(latency)
+            no_torch = untimed.get(run.planned.identity, "")
+            card = Scorecard.from_dict(run.columns).with_latency(latency, no_torch)
             row = {**row, "scorecard": card.as_dict()}
         timed.append(Finished(run.planned, row, run.reused, run.test_correct))
     return timed
+
+
+def _torch_modules(
+    finished: Sequence[Finished], names: Collection[str]
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Rebuild the trained models of some runs for inference; for the others, say why not."""
+    modules, reasons = {}, {}
+    for run in finished:
+        plan = run.planned
+        if plan.identity not in names:
+            continue
+        try:
+            modules[plan.identity] = baked_copy(load_result(plan.folder).model)
+        except Exception as error:  # code of a user; a time in torch is not worth the comparison
+            said = " ".join(str(error).split())
+            said = said if isinstance(error, WhitError) else f"{type(error).__name__}: {said}"
+            reasons[plan.identity] = f"the model could not be rebuilt in torch: {said}"
+    return modules, reasons
 
 
 def _fitting(raw: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:

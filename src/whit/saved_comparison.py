@@ -29,7 +29,13 @@ from whit.tuning import Trial, Tuned
 
 RECORD = "comparison.json"
 SCHEMA = 1
-_LATENCY = ("latency_ms", "latency_iqr_ms", "latency_backend", "latency_threads")
+_LATENCY = (
+    "latency_ms",
+    "latency_iqr_ms",
+    "latency_backend",
+    "latency_threads",
+    "torch_latency_ms",
+)
 _LOST = "the folder of a run is gone or damaged; repeat the comparison"
 
 
@@ -74,7 +80,7 @@ def _run_record(run: Finished) -> dict[str, Any]:
         "identity": run.planned.identity,
         "settings": run.planned.settings.as_dict(),
         "changes": dict(run.planned.changes),
-        "latency": {name: run.columns[name] for name in _LATENCY},
+        "latency": {name: run.columns.get(name) for name in _LATENCY},
     }
 
 
@@ -161,9 +167,8 @@ def _finished(run: Mapping[str, Any], entry: Entry, task: str, out: str) -> Fini
     correct = None
     if (folder / "test_correct.npy").exists():
         correct = np.load(folder / "test_correct.npy", allow_pickle=False)
-    reasons = row["scorecard"]["reasons"]
-    if run["latency"]["latency_ms"] is not None:
-        reasons = {k: why for k, why in reasons.items() if not k.startswith("latency_")}
+    known = {name for name in _LATENCY if run["latency"].get(name) is not None}
+    reasons = {k: why for k, why in row["scorecard"]["reasons"].items() if k not in known}
     card = {**row["scorecard"], **run["latency"], "reasons": reasons}
     settings = Settings(**run["settings"])
     plan = Planned(entry, settings, run["seed"], run["identity"], folder, task, run["changes"])

@@ -3,7 +3,18 @@ import sys
 
 import pytest
 
-COMMANDS = ("list", "show", "run", "compare", "pack", "predict", "inspect", "doctor", "new")
+COMMANDS = (
+    "list",
+    "show",
+    "run",
+    "compare",
+    "pack",
+    "predict",
+    "inspect",
+    "bench",
+    "doctor",
+    "new",
+)
 
 
 def python(*words):

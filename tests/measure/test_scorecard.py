@@ -68,7 +68,8 @@ def test_a_packable_model_has_every_number():
     assert row["energy_nj"] == pytest.approx(row["energy_compute_nj"] + row["energy_memory_nj"])
     unknown = {name for name, value in row.items() if value is None}
     assert unknown == set(row["reasons"])
-    assert unknown & set(NUMERIC_COLUMNS) == {"latency_ms", "latency_iqr_ms"}
+    untimed = {"latency_ms", "latency_iqr_ms", "torch_latency_ms"}
+    assert unknown & set(NUMERIC_COLUMNS) == untimed
     assert about.test.reads == 1
 
 
@@ -145,3 +146,7 @@ def test_latency_is_filled_in_later():
     timed = card.with_latency(Latency(0.5, 0.1, "reference", 1, 100))
     assert (timed.latency_ms, timed.latency_backend) == (0.5, "reference")
     assert "latency_ms" not in timed.reasons
+    assert timed.reasons["torch_latency_ms"] == "the model in torch was not timed"
+    both = card.with_latency(Latency(0.5, 0.1, "native", 1, 100, 0.7))
+    assert both.torch_latency_ms == 0.7
+    assert not any("latency" in name for name in both.reasons)

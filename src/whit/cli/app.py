@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from whit.cli.benchmarking import bench
 from whit.cli.checking import check
 from whit.cli.describe import list_all, show
 from whit.cli.exporting import export
@@ -35,6 +36,7 @@ app.command("pack")(pack_run)
 app.command("predict")(predict)
 app.command("inspect")(inspect_file)
 app.command("export")(export)
+app.command("bench")(bench)
 app.command("doctor")(doctor)
 app.command("new")(new)
 

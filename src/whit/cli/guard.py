@@ -44,7 +44,7 @@ def guarded(command: Callable[Options, Given]) -> Callable[Options, Given]:
         except KeyboardInterrupt:
             print(
                 "\nInterrupted. Finished runs are kept, and of the others every finished epoch: "
-                f"repeat the command and it goes on from there:\n  {_command()}",
+                f"repeat the command and it goes on from there:\n  {command_line()}",
                 file=sys.stderr,
             )
             raise SystemExit(INTERRUPTED) from None
@@ -56,7 +56,7 @@ def guarded(command: Callable[Options, Given]) -> Callable[Options, Given]:
     return run
 
 
-def _command() -> str:
+def command_line() -> str:
     """Return the command line as typed."""
     name = Path(sys.argv[0]).name
     start = ["python", "-m", "whit"] if name == "__main__.py" else [name]
@@ -71,14 +71,15 @@ def fail(message: str) -> NoReturn:
 
 def show_json(value: Any) -> None:
     """Print a value as JSON on stdout; NaN, which JSON lacks, becomes null."""
-    print(json.dumps(_finite(value), indent=1))
+    print(json.dumps(finite(value), indent=1))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return plain values as JSON can hold them: NaN and infinity become None."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

@@ -14,6 +14,7 @@ PACKED_COLUMNS = (
     "energy_memory_nj",
     "latency_ms",
     "latency_iqr_ms",
+    "torch_latency_ms",
     "packed_agreement",
 )
 NUMERIC_COLUMNS = (

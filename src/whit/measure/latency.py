@@ -1,10 +1,10 @@
-"""Latency of packed programs: batch 1, median of many calls, several programs in turns."""
+"""Latency of packed programs and of their models in torch: batch 1, medians, taken in turns."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from whit.runtime import Program
 
 WARM_UP = 5
+CALLS = 4  # in one turn, after one that is not timed and brings the weights back into the caches
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Latency:
         backend: "native" or "reference" (NumPy).
         threads: that the program may use, linear algebra included.
         repetitions: timed calls.
+        torch_median_ms: median of the same model in torch at 1 thread; None when it was not timed.
     """
 
     median_ms: float
@@ -34,6 +38,7 @@ class Latency:
     backend: str
     threads: int
     repetitions: int
+    torch_median_ms: float | None = None
 
 
 def measure_latency(program: Program, example: NDArray[Any], repetitions: int = 100) -> Latency:
@@ -51,6 +56,7 @@ def measure_latencies(
     programs: Mapping[str, Program],
     examples: Mapping[str, NDArray[Any]],
     repetitions: int = 100,
+    modules: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, Latency]:
     """Time several programs in turns, so that a slow moment of the machine hits all alike.
 
@@ -58,19 +64,52 @@ def measure_latencies(
         programs: by name.
         examples: raw input of each; the first sample is used. Shape [batch, ...].
         repetitions: timed calls of each, >= 2.
+        modules: the same models in torch, for some of the names or none: timed in the same turns.
     """
     samples = {name: np.ascontiguousarray(examples[name][:1]) for name in programs}
-    times: dict[str, list[int]] = {name: [] for name in programs}
-    with _one_blas_thread():
-        for name, program in programs.items():
-            for _ in range(WARM_UP):
-                program(samples[name])
-        for _ in range(repetitions):
-            for name, program in programs.items():
-                start = time.perf_counter_ns()
-                program(samples[name])
-                times[name].append(time.perf_counter_ns() - start)
-    return {name: _summary(times[name], program) for name, program in programs.items()}
+    subjects = {(name, False): _call(program, samples[name]) for name, program in programs.items()}
+    for name, module in (modules or {}).items():
+        subjects[name, True] = _torch_call(module, samples[name])
+    with _one_blas_thread(), _one_torch_thread(bool(modules)):
+        times = _take_turns(subjects, repetitions)
+    return {
+        name: _summary(times[name, False], times.get((name, True)), program)
+        for name, program in programs.items()
+    }
+
+
+def _take_turns(
+    subjects: Mapping[tuple[str, bool], Callable[[], object]], repetitions: int
+) -> dict[tuple[str, bool], list[int]]:
+    times: dict[tuple[str, bool], list[int]] = {subject: [] for subject in subjects}
+    for call in subjects.values():
+        for _ in range(WARM_UP):
+            call()
+    for start in range(0, repetitions, CALLS):
+        for subject, call in subjects.items():
+            call()
+            for _ in range(min(CALLS, repetitions - start)):
+                begin = time.perf_counter_ns()
+                call()
+                times[subject].append(time.perf_counter_ns() - begin)
+    return times
+
+
+def _call(program: Program, sample: NDArray[Any]) -> Callable[[], object]:
+    return lambda: program(sample)
+
+
+def _torch_call(module: nn.Module, sample: NDArray[Any]) -> Callable[[], object]:
+    import torch
+
+    number = sample.astype(np.int64 if sample.dtype == np.int32 else np.float32)
+    batch = torch.from_numpy(number)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return module(batch)
+
+    return call
 
 
 def _one_blas_thread() -> AbstractContextManager[object]:
@@ -81,7 +120,29 @@ def _one_blas_thread() -> AbstractContextManager[object]:
     return limits
 
 
-def _summary(nanoseconds: list[int], program: Program) -> Latency:
+@contextmanager
+def _one_torch_thread(used: bool) -> Iterator[None]:
+    if not used:
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _summary(nanoseconds: list[int], in_torch: list[int] | None, program: Program) -> Latency:
     low, median, high = np.quantile(np.asarray(nanoseconds) / 1e6, [0.25, 0.5, 0.75])
-    backend, threads = program.info["backend"], int(program.info["threads"])
-    return Latency(float(median), float(high - low), backend, threads, len(nanoseconds))
+    torch_median = None if in_torch is None else float(np.median(in_torch)) / 1e6
+    return Latency(
+        median_ms=float(median),
+        iqr_ms=float(high - low),
+        backend=program.info["backend"],
+        threads=int(program.info["threads"]),
+        repetitions=len(nanoseconds),
+        torch_median_ms=torch_median,
+    )

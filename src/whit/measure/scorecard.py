@@ -20,7 +20,13 @@ from whit.measure.meter import Charge
 from whit.packing.packer import Packed, float_inputs, pack
 
 SCHEMA = 1
-_LATENCY_COLUMNS = ("latency_ms", "latency_iqr_ms", "latency_backend", "latency_threads")
+_LATENCY_COLUMNS = (
+    "latency_ms",
+    "latency_iqr_ms",
+    "latency_backend",
+    "latency_threads",
+    "torch_latency_ms",
+)
 _PACKED_COLUMNS = (
     *PACKED_COLUMNS,
     "macs_by_width",
@@ -53,6 +59,7 @@ class Scorecard:
         latency_iqr_ms: its spread between quartiles.
         latency_backend: that was timed.
         latency_threads: that it could use.
+        torch_latency_ms: median time of the model in torch, float32, 1 thread, batch 1.
         layers: of the packed file, one mapping for each weight: module, kind, format, bits (stored
             ones for each weight, scales included), weights, before_bytes (as float32), after_bytes,
             huffman_bytes (None where it makes no sense) and the reason for the format.
@@ -83,6 +90,7 @@ class Scorecard:
     latency_iqr_ms: float | None = None
     latency_backend: str | None = None
     latency_threads: int | None = None
+    torch_latency_ms: float | None = None
     packed_agreement: float | None = None
     layers: list[dict[str, Any]] | None = None
     train_macs: int = 0
@@ -112,15 +120,24 @@ class Scorecard:
         except (KeyError, TypeError) as error:
             raise WhitError(f"The stored scorecard lacks a column: {error}.") from None
 
-    def with_latency(self, latency: Latency) -> Scorecard:
-        """Return the scorecard with the latency filled in."""
+    def with_latency(self, latency: Latency, no_torch: str = "") -> Scorecard:
+        """Return the scorecard with the latency filled in.
+
+        Args:
+            latency: of the packed file, and of the model in torch where it was timed.
+            no_torch: why it was not.
+        """
+        reasons = {k: v for k, v in self.reasons.items() if k not in _LATENCY_COLUMNS}
+        if latency.torch_median_ms is None:
+            reasons["torch_latency_ms"] = no_torch or "the model in torch was not timed"
         return replace(
             self,
             latency_ms=latency.median_ms,
             latency_iqr_ms=latency.iqr_ms,
             latency_backend=latency.backend,
             latency_threads=latency.threads,
-            reasons={k: v for k, v in self.reasons.items() if not k.startswith("latency_")},
+            torch_latency_ms=latency.torch_median_ms,
+            reasons=reasons,
         )
 
 

@@ -206,6 +206,9 @@ def _cost(row: Row, column: Column, notes: _Notes) -> Markup:
     if column.name in row.relative:
         ratio = tag("span", ratio_text(row.relative[column.name]), class_="small")
     below = _widths(row) if column.name == "macs" else []
+    in_torch = known(row, "torch_latency_ms") if column.name == "latency_ms" else None
+    if in_torch is not None:
+        below = [tag("span", f"torch {column.written(in_torch)}", class_="small")]
     return _cell(value, column.written(value), ratio, *below)
 
 

@@ -127,7 +127,7 @@ class _View:
             _Column("file", "file\nbytes", [self._number(r, "stored_bytes", 0) for r in rows]),
             _Column("MACs", "MACs", [self._macs(row) for row in rows]),
             _Column("energy", "energy\nnJ", [self._number(row, "energy_nj", 4) for row in rows]),
-            _Column("latency", "latency\nms", [self._number(r, "latency_ms", 3) for r in rows]),
+            _Column("latency", "latency\nms (torch)", [self._latency(row) for row in rows]),
             _Column("train", "train\ns", [self._number(r, "train_seconds", 1) for r in rows]),
         ]
         return columns
@@ -167,6 +167,11 @@ class _View:
             text += f"\n({ratio_text(row.relative[column])})"
         return Text(text)
 
+    def _latency(self, row: Row) -> Text:
+        text = self._number(row, "latency_ms", 3)
+        in_torch = None if row.failed else row.means.get("torch_latency_ms")
+        return text if in_torch is None else text.append(f"\n({significant(in_torch, 3)})")
+
     def _macs(self, row: Row) -> Text:
         if row.failed or row.macs_by_width is None:
             return self._number(row, "macs", 0)
@@ -204,13 +209,23 @@ def _legend(comparison: Comparison, control: bool, shown: set[str]) -> str:
         ("MACs", "Non-zero: MACs whose weight is not 0"),
         ("energy", "Energy: modelled (45 nm table, compute and memory), not this machine's"),
         ("energy", _ZEROS),
-        ("latency", "Latency: packed file, batch 1, median, measured after all trainings"),
-        ("latency", "Binary layers run on a first C++ kernel or NumPy: bytes first, speed later"),
+        ("latency", _latency_text(comparison)),
     ]
     times = "once" if comparison.test_reads == 1 else f"{comparison.test_reads} times"
     reads = f"The test split of this task was read {times} so far in {comparison.out}"
     said.append(("test", f"{reads}; choose by validation"))
     return ". ".join(text for column, text in said if column in shown) + "."
+
+
+def _latency_text(comparison: Comparison) -> str:
+    backends = {
+        run.columns.get("latency_backend") for row in comparison.rows for run in row.runs
+    } - {None}
+    kernels = "in NumPy, as there are no native kernels here" if "reference" in backends else ""
+    return (
+        f"Latency: packed file{' ' + kernels if kernels else ''}, in brackets the model in torch "
+        "(float32); batch 1, 1 thread, medians, in turns after all trainings"
+    )
 
 
 def _mark(note: str, notes: list[str]) -> str:

@@ -1,0 +1,465 @@
+#include "chain.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace whit {
+
+namespace {
+
+constexpr size_t kTileRows = 72;        // a multiple of the row tiles of most kernels
+constexpr size_t kBlockNumbers = 8192;  // 32 KiB
+constexpr size_t kSparseRows = 16;      // from here on a panel beats row by row
+constexpr size_t kSparseOutputs = 256;  // of one panel, so that their sums stay in the cache
+
+size_t divided_up(size_t a, size_t b) { return (a + b - 1) / b; }
+
+size_t least_common_multiple(size_t a, size_t b) {
+    size_t multiple = a;
+    while (multiple % b) multiple += a;
+    return multiple;
+}
+
+}  // namespace
+
+// One call of a chain: the problem is cut into samples x tiles x blocks of columns.
+struct Chain::Job {
+    const Chain *chain;
+    Frame *frame;
+    Call *call;
+    const uint8_t *source;
+    uint8_t *result;
+    size_t problems, height;             // final rows of one problem
+    size_t tiles_h, tiles_w, blocks, block_columns;
+};
+
+// Rows of the product in one tile, and the columns of one block.
+struct Chain::Tile {
+    size_t problem;
+    size_t y, x;                    // first final row and column
+    size_t final_height, final_width;
+    size_t height, width;           // now: shrinks with every pool
+    size_t pooled_h, pooled_w;      // pools still to come
+    size_t first, count;            // columns
+
+    size_t rows() const { return height * width; }
+};
+
+void Chain::finish() {
+    const size_t factor = geometry.pool_h * geometry.pool_w;
+    tile_width_ = std::min(geometry.final_width, std::max<size_t>(1, kTileRows / factor));
+    tile_height_ = std::max<size_t>(1, kTileRows / (factor * tile_width_));
+    if (geometry.image) tile_height_ = std::min(tile_height_, geometry.final_height);
+    if (head && head->route == Route::kSparse) tile_height_ = kSparsePanel;
+    most_rows_ = tile_height_ * tile_width_ * factor;
+    // Blocks begin at whole words of sign bits and at whole panels.
+    block_unit_ = least_common_multiple(32, head ? head->lanes : 1);
+    cuts_columns_ = !head || (head->groups == 1 && head->route != Route::kDepthwise &&
+                              head->route != Route::kSparse);
+    result_row_bytes_ = row_bytes(store.type, columns);
+    direct_ = head && stages.empty() && store.operation == Store::kCopy && cuts_columns_ &&
+              columns % head->lanes == 0 && head->correction.empty() && tap_sums.empty();
+}
+
+// Columns of one block when a tile has so many rows.
+size_t Chain::block_columns(size_t rows) const {
+    if (!cuts_columns_) return rounded_up(columns, block_unit_);
+    return std::max<size_t>(1, kBlockNumbers / std::max<size_t>(rows, 1) / block_unit_) *
+           block_unit_;
+}
+
+double Chain::nanoseconds() const {
+    const double rows = static_cast<double>(
+        geometry.image ? geometry.out_height * geometry.out_width : geometry.rows_per_sample);
+    const double results = rows * static_cast<double>(columns);
+    if (!head) return 0.5 * results;
+    const bool bits = head->route == Route::kBinary;
+    double items = static_cast<double>(geometry.run_length * geometry.offsets.size());
+    if (bits) items *= 32;
+    if (head->route == Route::kSparse)
+        return static_cast<double>(head->values.size()) * rows / 4;
+    const double rate = bits ? 300 : head->route == Route::kInteger ? 60 : 30;
+    return results * items / rate + 0.5 * results;
+}
+
+ScratchSize Chain::scratch() const {
+    ScratchSize size;
+    const size_t lanes = head ? head->lanes : 8;
+    const size_t most = std::max(kBlockNumbers, most_rows_ * block_columns(most_rows_));
+    size.block = 4 * (most + most_rows_ * (2 * lanes + 64));
+    size.rows = most_rows_ * sizeof(void *);
+    size.extra = 4 * rounded_up(columns, 32);
+    if (head && head->route == Route::kSparse)
+        size.extra = 4 * kSparsePanel * (geometry.pixel_items + kSparseOutputs + 1);
+    return size;
+}
+
+size_t Chain::pixel_bytes() const {
+    return geometry.pixel_items * (source_type == Type::kBits ? 4 : type_bytes(source_type));
+}
+
+void Chain::run(Frame &frame, Call &call) const {
+    Job job{};
+    job.chain = this, job.frame = &frame, job.call = &call;
+    job.source = frame.at[source_buffer], job.result = frame.at[result_buffer];
+    job.problems = geometry.image ? frame.samples : 1;
+    job.height = geometry.image ? geometry.final_height
+                                : frame.samples * geometry.rows_per_sample;
+    if (padded_buffer) {
+        const size_t bytes = geometry.height * geometry.width * pixel_bytes();
+        for (size_t sample = 0; sample < frame.samples; ++sample)
+            pad(job.source + sample * source_sample_bytes,
+                frame.at[padded_buffer] + sample * bytes);
+        job.source = frame.at[padded_buffer];
+    }
+    job.tiles_h = divided_up(job.height, tile_height_);
+    job.tiles_w = divided_up(geometry.final_width, tile_width_);
+    job.block_columns = block_columns(std::min(job.height, tile_height_) * tile_width_ *
+                                      geometry.pool_h * geometry.pool_w);
+    const size_t tiles = job.problems * job.tiles_h * job.tiles_w;
+    if (call.pool && cuts_columns_ && tiles < 2 * call.pool->threads()) {
+        const size_t share = columns / (4 * call.pool->threads()) / block_unit_ * block_unit_;
+        job.block_columns = std::min(job.block_columns, std::max(2 * block_unit_, share));
+    }
+    job.blocks = divided_up(columns, job.block_columns);
+    const size_t units = tiles * job.blocks;
+    if (call.pool) {
+        call.pool->run(units,
+                       [](void *context, size_t unit, size_t thread) {
+                           const Job &own = *static_cast<const Job *>(context);
+                           own.chain->run_unit(own, unit, thread);
+                       },
+                       &job);
+        return;
+    }
+    for (size_t unit = 0; unit < units; ++unit) run_unit(job, unit, 0);
+}
+
+void Chain::pad(const uint8_t *source, uint8_t *padded) const {
+    const size_t items = geometry.pixel_items, width = geometry.width;
+    const bool bits = source_type == Type::kBits;
+    const size_t pixel = pixel_bytes();
+    const size_t row = width * pixel, inner = image_width * pixel;
+    // One pixel of the border, written over it.
+    const auto fill = [&](uint8_t *at, size_t pixels) {
+        if (pad_value == 0 || (bits && pad_value > 0)) {
+            std::memset(at, 0, pixels * pixel);
+            return;
+        }
+        for (size_t p = 0; p < pixels; ++p) {
+            uint8_t *own = at + p * pixel;
+            for (size_t i = 0; i < items; ++i) {
+                if (bits) {
+                    const size_t left = image_channels - 32 * i;
+                    const uint32_t word = left >= 32 ? ~0u : (1u << left) - 1;
+                    std::memcpy(own + 4 * i, &word, 4);
+                } else if (source_type == Type::kFloat) {
+                    const float value = static_cast<float>(pad_value);
+                    std::memcpy(own + 4 * i, &value, 4);
+                } else if (source_type == Type::kInt16) {
+                    const int16_t value = static_cast<int16_t>(pad_value);
+                    std::memcpy(own + 2 * i, &value, 2);
+                } else {
+                    own[i] = static_cast<uint8_t>(pad_value);
+                }
+            }
+        }
+    };
+    fill(padded, pad_h * width);
+    for (size_t y = 0; y < image_height; ++y) {
+        uint8_t *line = padded + (pad_h + y) * row;
+        fill(line, pad_w);
+        std::memcpy(line + pad_w * pixel, source + y * inner, inner);
+        fill(line + pad_w * pixel + inner, width - pad_w - image_width);
+    }
+    fill(padded + (pad_h + image_height) * row, (geometry.height - pad_h - image_height) * width);
+}
+
+void Chain::run_unit(const Job &job, size_t unit, size_t thread) const {
+    Tile tile{};
+    const size_t block = unit % job.blocks, rest = unit / job.blocks;
+    tile.first = block * job.block_columns;
+    tile.count = std::min(job.block_columns, columns - tile.first);
+    tile.x = rest % job.tiles_w * tile_width_;
+    tile.y = rest / job.tiles_w % job.tiles_h * tile_height_;
+    tile.problem = rest / job.tiles_w / job.tiles_h;
+    tile.final_height = std::min(tile_height_, job.height - tile.y);
+    tile.final_width = std::min(tile_width_, geometry.final_width - tile.x);
+    tile.pooled_h = geometry.pool_h, tile.pooled_w = geometry.pool_w;
+    tile.height = tile.final_height * geometry.pool_h;
+    tile.width = tile.final_width * geometry.pool_w;
+    run_tile(job, tile, job.call->scratch[thread]);
+}
+
+void Chain::run_tile(const Job &job, Tile &tile, Scratch &scratch) const {
+    Block block{};
+    block.data = scratch.block.data();
+    block.rows = tile.rows(), block.columns = tile.count;
+    block.stride = rounded_up(tile.count, head ? std::max<size_t>(head->lanes, 1) : 8);
+    if (head && head->groups > 1) block.stride += head->lanes;
+    if (direct_) {
+        block.data = destination(job, tile, 0);
+        block.stride = columns;
+        // Rows of an image tile follow one another only where the tile is as wide as the image.
+        if (tile.final_width != geometry.final_width && tile.height > 1) {
+            block.data = scratch.block.data();
+            block.stride = tile.count;
+        }
+    }
+    const bool done = block.data != scratch.block.data();
+    if (head) compute(job, tile, block, scratch);
+    else load(job, tile, block);
+    if (done) return;
+    for (const Stage &stage : stages) apply(job, stage, tile, block, scratch);
+    store_rows(job, tile, block);
+}
+
+void Chain::compute(const Job &job, const Tile &tile, Block &block, Scratch &scratch) const {
+    if (head->route == Route::kSparse) return multiply_sparse(job, tile, block, scratch);
+    const size_t item = head->left == Type::kBits ? 4 : type_bytes(head->left);
+    const size_t pixel = pixel_bytes();
+    const uint8_t *base = job.source + tile.problem * geometry.height * geometry.width * pixel;
+    const void **rows = scratch.rows.as<const void *>();
+    const size_t y = tile.y * geometry.pool_h, x = tile.x * geometry.pool_w;
+    const Runs runs{geometry.offsets.size(), geometry.run_length, geometry.offsets.data()};
+    for (size_t group = 0; group < head->groups; ++group) {
+        size_t r = 0;
+        for (size_t i = 0; i < tile.height; ++i)
+            for (size_t j = 0; j < tile.width; ++j)
+                rows[r++] = base +
+                            ((y + i) * geometry.stride_h * geometry.width +
+                             (x + j) * geometry.stride_w) * pixel +
+                            group * geometry.group_items * item;
+        if (head->route == Route::kDepthwise) {
+            kernels->depthwise.multiply(reinterpret_cast<const float *const *>(rows), r,
+                                        geometry.offsets.data(), geometry.offsets.size(),
+                                        head->panels.as<float>(), columns,
+                                        head->bias.empty() ? nullptr : head->bias.data(),
+                                        head->floor, block.floats(0), block.stride);
+            continue;
+        }
+        const size_t own = columns / head->groups;
+        if (head->groups == 1)
+            head->multiply(rows, r, runs, 0, tile.first, tile.count, job.call->planes, block.data,
+                           block.stride);
+        else
+            head->multiply(rows, r, runs, group, 0, own, job.call->planes,
+                           static_cast<uint8_t *>(block.data) + 4 * group * own, block.stride);
+    }
+    if (!head->correction.empty())
+        kernels->elementwise->add_integers(block, head->correction.data() + tile.first);
+    if (!tap_sums.empty()) correct_border(tile, block);
+}
+
+void Chain::multiply_sparse(const Job &job, const Tile &tile, Block &block,
+                            Scratch &scratch) const {
+    const size_t items = geometry.pixel_items, m = tile.rows();
+    const float *x = reinterpret_cast<const float *>(job.source) + tile.y * items;
+    const float *bias = head->bias.empty() ? nullptr : head->bias.data();
+    if (m < kSparseRows) {
+        for (size_t r = 0; r < m; ++r)
+            kernels->sparse.multiply_vector(x + r * items, head->begin.data(),
+                                            head->columns.data(), head->values.data(), columns,
+                                            bias, head->floor, block.floats(r));
+        return;
+    }
+    // Columns of x are made rows, so that one weight meets kSparsePanel numbers side by side.
+    float *panel = scratch.extra.as<float>(), *sums = panel + kSparsePanel * items;
+    kernels->elementwise->transpose(x, m, items, items, panel, kSparsePanel, 4);
+    for (size_t first = 0; first < columns; first += kSparseOutputs) {
+        const size_t n = std::min(kSparseOutputs, columns - first);
+        kernels->sparse.multiply(panel, m, head->begin.data() + first, head->offsets.data(),
+                                 head->values.data(), n, bias ? bias + first : nullptr,
+                                 head->floor, sums, kSparsePanel);
+        kernels->elementwise->transpose(sums, n, m, kSparsePanel, block.floats(0) + first,
+                                        block.stride, 4);
+    }
+}
+
+void Chain::correct_border(const Tile &tile, const Block &block) const {
+    const size_t y0 = tile.y * geometry.pool_h, x0 = tile.x * geometry.pool_w;
+    for (size_t i = 0; i < tile.height; ++i)
+        for (size_t j = 0; j < tile.width; ++j) {
+            const size_t top = (y0 + i) * geometry.stride_h, left = (x0 + j) * geometry.stride_w;
+            for (size_t kh = 0; kh < kernel_h; ++kh)
+                for (size_t kw = 0; kw < kernel_w; ++kw) {
+                    const size_t y = top + kh * dilation, x = left + kw * dilation;
+                    if (y >= pad_h && y < pad_h + image_height && x >= pad_w &&
+                        x < pad_w + image_width)
+                        continue;
+                    int32_t *sums = block.integers(i * tile.width + j);
+                    const int32_t *taps =
+                        tap_sums.data() + (kh * kernel_w + kw) * columns + tile.first;
+                    for (size_t c = 0; c < tile.count; ++c) sums[c] -= taps[c];
+                }
+        }
+}
+
+void Chain::load(const Job &job, const Tile &tile, Block &block) const {
+    const size_t bytes = row_bytes(source_type, columns);
+    const uint8_t *base = job.source + tile.problem * geometry.height * geometry.width * bytes +
+                          (source_type == Type::kBits ? tile.first / 8
+                                                      : tile.first * type_bytes(source_type));
+    const auto read = load_whole ? kernels->elementwise->load_integers
+                                 : kernels->elementwise->load_floats;
+    for (size_t i = 0; i < tile.height; ++i) {
+        Block line = block;
+        line.data = block.floats(i * tile.width);
+        line.rows = tile.width;
+        const size_t at = (tile.y * geometry.pool_h + i) * geometry.width + tile.x * geometry.pool_w;
+        if (geometry.width == tile.width) {  // the rows of the tile follow one another
+            line.rows = tile.rows();
+            read(base + at * bytes, bytes, static_cast<size_t>(source_type), line);
+            return;
+        }
+        read(base + at * bytes, bytes, static_cast<size_t>(source_type), line);
+    }
+}
+
+void Chain::apply(const Job &job, const Stage &stage, Tile &tile, Block &block,
+                  Scratch &scratch) const {
+    if (stage.operation == Stage::kMaxPool) return pool(stage, tile, block);
+    if (stage.operation == Stage::kJoinAdd || stage.operation == Stage::kJoinMultiply)
+        return join(job, stage, tile, block, scratch);
+    if (stage.per == Per::kRow || stage.per == Per::kEach || stage.offset_per == Per::kRow)
+        return apply_rows(stage, tile, block);
+    apply_once(stage, block, stage.per == Per::kColumn ? tile.first : 0);
+}
+
+void Chain::apply_rows(const Stage &stage, const Tile &tile, const Block &block) const {
+    const size_t per_sample = geometry.image ? 0 : geometry.rows_per_sample;
+    for (size_t r = 0; r < block.rows; ++r) {
+        size_t row = tile.y + r / tile.width;
+        if (geometry.image) row = row * geometry.final_width + tile.x + r % tile.width;
+        else row %= per_sample;
+        Block line = block;
+        line.data = block.floats(r), line.rows = 1;
+        apply_once(stage, line,
+                   stage.per == Per::kEach ? row * columns + tile.first
+                                           : row / stage.rows_per_constant);
+    }
+}
+
+// constant: where the constants of the block begin, or of the one row that it holds.
+void Chain::apply_once(const Stage &stage, const Block &block, size_t constant) const {
+    const ElementwiseKernels &run = *kernels->elementwise;
+    const bool per_column = stage.per == Per::kColumn || stage.per == Per::kEach;
+    const Spread spread{stage.floats.data() + (stage.floats.empty() ? 0 : constant), 0, per_column};
+    const size_t levels = constant * stage.levels;
+    const uint8_t *flipped = stage.flipped.empty() ? nullptr : stage.flipped.data() + constant;
+    switch (stage.operation) {
+        case Stage::kWiden: return run.widen(block);
+        case Stage::kMultiply: return run.multiply(block, spread);
+        case Stage::kDivide: return run.divide(block, spread);
+        case Stage::kAdd: return run.add(block, spread);
+        case Stage::kSubtract: return run.subtract(block, spread);
+        case Stage::kLeaky: return run.leaky(block, spread);
+        case Stage::kClamp: return run.clamp(block, stage.low, stage.high);
+        case Stage::kCurve: return run.curve(block, stage.mode, stage.low);
+        case Stage::kQuantize:
+            return run.quantize(block, stage.shift, stage.factor, static_cast<float>(stage.least),
+                                static_cast<float>(stage.most));
+        case Stage::kReluIntegers: return run.relu_integers(block);
+        case Stage::kLookup: return run.lookup(block, stage.floats.data(), stage.floats.size());
+        case Stage::kLevelsFloats:
+            return run.levels_floats(block, stage.floats.data() + levels, flipped, stage.levels,
+                                     per_column, static_cast<int32_t>(stage.least),
+                                     static_cast<int32_t>(stage.step));
+        case Stage::kLevelsIntegers:
+            return run.levels_integers(block, stage.integers.data() + levels, flipped,
+                                       stage.levels, per_column,
+                                       static_cast<int32_t>(stage.least),
+                                       static_cast<int32_t>(stage.step));
+        case Stage::kRequantize: {
+            const bool many = stage.integers.size() > 1, far = stage.offsets.size() > 1;
+            const Requantizing how{stage.integers.data() + (many ? constant : 0),
+                                   stage.offsets.empty() ? nullptr
+                                                         : stage.offsets.data() + (far ? constant : 0),
+                                   many && per_column, far && per_column, stage.exponent,
+                                   stage.least, stage.most, stage.narrow};
+            return run.requantize(block, how);
+        }
+        default: return;
+    }
+}
+
+// Windows of a tile to one row each, in place: a row is written at or before where it is read.
+void Chain::pool(const Stage &stage, Tile &tile, Block &block) const {
+    const size_t height = tile.height / stage.pool_h, width = tile.width / stage.pool_w;
+    for (size_t i = 0; i < height; ++i)
+        for (size_t j = 0; j < width; ++j) {
+            float *out = block.floats(i * width + j);
+            for (size_t h = 0; h < stage.pool_h; ++h)
+                for (size_t w = 0; w < stage.pool_w; ++w) {
+                    const float *in = block.floats((i * stage.pool_h + h) * tile.width +
+                                                   j * stage.pool_w + w);
+                    if (h == 0 && w == 0) {
+                        if (in != out) std::memmove(out, in, 4 * block.columns);
+                    } else if (stage.whole) {
+                        kernels->elementwise->larger_integers(
+                            reinterpret_cast<int32_t *>(out), reinterpret_cast<const int32_t *>(in),
+                            block.columns);
+                    } else {
+                        kernels->elementwise->larger_floats(out, in, block.columns);
+                    }
+                }
+        }
+    tile.height = height, tile.width = width;
+    tile.pooled_h /= stage.pool_h, tile.pooled_w /= stage.pool_w;
+    block.rows = height * width;
+}
+
+void Chain::join(const Job &job, const Stage &stage, const Tile &tile, const Block &block,
+                 Scratch &scratch) const {
+    const size_t bytes = row_bytes(stage.join_type, columns);
+    const uint8_t *base = job.frame->at[stage.join_buffer] +
+                          (stage.join_type == Type::kBits ? tile.first / 8
+                                                          : tile.first * type_bytes(stage.join_type));
+    const size_t problem = geometry.image ? geometry.final_height * geometry.final_width : 0;
+    Block line = block;
+    line.rows = 1, line.data = scratch.extra.data();
+    for (size_t r = 0; r < block.rows; ++r) {
+        const size_t row = tile.problem * problem +
+                           (tile.y + r / tile.width) * geometry.final_width + tile.x + r % tile.width;
+        const uint8_t *from = base + row * bytes;
+        if (stage.join_type != Type::kFloat) {
+            kernels->elementwise->load_floats(from, 0, static_cast<size_t>(stage.join_type), line);
+            from = scratch.extra.data();
+        }
+        const auto work = stage.operation == Stage::kJoinAdd ? kernels->elementwise->add_row
+                                                             : kernels->elementwise->multiply_row;
+        work(block.floats(r), reinterpret_cast<const float *>(from), block.columns);
+    }
+}
+
+uint8_t *Chain::destination(const Job &job, const Tile &tile, size_t row) const {
+    const size_t problem = geometry.image ? geometry.final_height * geometry.final_width : 0;
+    const size_t at = tile.problem * problem +
+                      (tile.y + row / tile.final_width) * geometry.final_width + tile.x +
+                      row % tile.final_width;
+    return job.result + at * result_row_bytes_ +
+           (store.type == Type::kBits ? tile.first / 8 : tile.first * type_bytes(store.type));
+}
+
+void Chain::store_rows(const Job &job, const Tile &tile, const Block &block) const {
+    const ElementwiseKernels &run = *kernels->elementwise;
+    const bool together = tile.final_width == geometry.final_width;
+    const size_t step = together ? block.rows : tile.final_width;
+    for (size_t r = 0; r < block.rows; r += step) {
+        Block lines = block;
+        lines.data = block.floats(r), lines.rows = step;
+        uint8_t *out = destination(job, tile, r);
+        const uint32_t *flipped =
+            store.flipped.empty() ? nullptr : store.flipped.data() + tile.first / 32;
+        if (store.operation == Store::kSignFloats)
+            run.sign_floats(lines, store.floats.data() + tile.first, flipped,
+                            reinterpret_cast<uint32_t *>(out), result_row_bytes_ / 4);
+        else if (store.operation == Store::kSignIntegers)
+            run.sign_integers(lines, store.integers.data() + tile.first, flipped,
+                              reinterpret_cast<uint32_t *>(out), result_row_bytes_ / 4);
+        else
+            run.store(lines, static_cast<size_t>(store.type), out, result_row_bytes_);
+    }
+}
+
+}  // namespace whit

@@ -1,0 +1,50 @@
+// A small pool: chunks of work are claimed one by one, so that a slow core delays one chunk only.
+//
+// Not OpenMP: torch carries its own OpenMP runtime, a second one oversubscribes the cores, and its
+// static splits with barriers were measured to stall 17-fold on a loaded machine.
+#ifndef WHIT_THREAD_POOL_H
+#define WHIT_THREAD_POOL_H
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace whit {
+
+class ThreadPool {
+  public:
+    using Work = void (*)(void *context, size_t chunk, size_t thread);
+
+    // threads: that work at once, the calling one included; at least 1.
+    explicit ThreadPool(size_t threads);
+    ~ThreadPool();
+    ThreadPool(const ThreadPool &) = delete;
+    ThreadPool &operator=(const ThreadPool &) = delete;
+
+    size_t threads() const { return workers_.size() + 1; }
+
+    // Calls work(context, chunk, thread) for every chunk below `chunks` and returns when all are
+    // done; thread is below threads(), the caller's is 0. When another caller has the pool, the
+    // calling thread does all chunks itself: callers never wait for one another.
+    void run(size_t chunks, Work work, void *context);
+
+  private:
+    void serve(size_t thread);
+    void claim(size_t thread);
+
+    std::vector<std::thread> workers_;
+    std::mutex caller_, sleep_;
+    std::condition_variable wake_;
+    std::atomic<size_t> round_{0}, next_{0}, busy_{0};
+    size_t chunks_ = 0;
+    Work work_ = nullptr;
+    void *context_ = nullptr;
+    bool stop_ = false;
+};
+
+}  // namespace whit
+
+#endif  // WHIT_THREAD_POOL_H

@@ -1,0 +1,387 @@
+// The elementwise kernels as plain loops, compiled once for each instruction set; what a compiler
+// does not find by itself (masks, products of 64 bits) is written out where AVX2 is there.
+//
+// Everything is in an anonymous namespace: see kernels.h on why.
+#include "../../engine/types.h"
+#include "../elementwise.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace whit {
+namespace {
+
+#include "elementwise_curves.h"
+
+// One loop over a block with constants of any spread; the two inner loops have constant strides.
+template <typename Function>
+inline void with_constants(const Block &x, const Spread &constants, Function function) {
+    for (size_t row = 0; row < x.rows; ++row) {
+        float *__restrict values = x.floats(row);
+        const float *__restrict own = constants.values + row * constants.row_step;
+        if (constants.per_column) {
+            for (size_t i = 0; i < x.columns; ++i) values[i] = function(values[i], own[i]);
+        } else {
+            const float one = *own;
+            for (size_t i = 0; i < x.columns; ++i) values[i] = function(values[i], one);
+        }
+    }
+}
+
+void multiply(const Block &x, const Spread &factor) {
+    with_constants(x, factor, [](float v, float c) { return v * c; });
+}
+void divide(const Block &x, const Spread &divisor) {
+    with_constants(x, divisor, [](float v, float c) { return v / c; });
+}
+void add(const Block &x, const Spread &term) {
+    with_constants(x, term, [](float v, float c) { return v + c; });
+}
+void subtract(const Block &x, const Spread &term) {
+    with_constants(x, term, [](float v, float c) { return v - c; });
+}
+void leaky(const Block &x, const Spread &slope) {
+    with_constants(x, slope, [](float v, float c) { return v >= 0.0f ? v : v * c; });
+}
+
+void clamp(const Block &x, float low, float high) {
+    each(x, [low, high](float v) {
+        const float raised = v < low ? low : v;  // a comparison with NaN is false
+        return raised > high ? high : raised;
+    });
+}
+
+template <typename Function>
+inline void each_integer(const Block &x, Function function) {
+    for (size_t row = 0; row < x.rows; ++row) {
+        int32_t *values = x.integers(row);
+        for (size_t i = 0; i < x.columns; ++i) values[i] = function(values[i], i);
+    }
+}
+
+void widen(const Block &x) {
+    for (size_t row = 0; row < x.rows; ++row) {
+        int32_t *values = x.integers(row);
+        for (size_t i = 0; i < x.columns; ++i) {
+            const float wide = static_cast<float>(values[i]);
+            __builtin_memcpy(values + i, &wide, 4);
+        }
+    }
+}
+
+void quantize(const Block &x, float shift, float factor, float least, float most) {
+    for (size_t row = 0; row < x.rows; ++row) {
+        float *values = x.floats(row);
+        for (size_t i = 0; i < x.columns; ++i) {
+            const float steps = __builtin_rintf((values[i] - shift) * factor);
+            const float raised = steps > least ? steps : least;  // NaN gives least
+            const int32_t whole = static_cast<int32_t>(raised > most ? most : raised);
+            __builtin_memcpy(values + i, &whole, 4);
+        }
+    }
+}
+
+void add_integers(const Block &x, const int32_t *terms) {
+    each_integer(x, [terms](int32_t v, size_t i) { return v + terms[i]; });
+}
+
+void relu_integers(const Block &x) {
+    each_integer(x, [](int32_t v, size_t) { return v > 0 ? v : 0; });
+}
+
+inline int32_t requantized(int32_t x, int64_t multiplier, int64_t offset, const Requantizing &how) {
+    const int64_t wide = x * multiplier + offset, half = int64_t{1} << (how.exponent - 1);
+    int64_t whole = wide >> how.exponent;
+    const int64_t rest = wide & ((int64_t{1} << how.exponent) - 1);
+    whole += rest > half || (rest == half && (whole & 1));
+    return static_cast<int32_t>(whole < how.least ? how.least
+                                : whole > how.most ? how.most
+                                                   : whole);
+}
+
+void requantize_row(int32_t *values, size_t from, size_t to, const Requantizing &how) {
+    for (size_t i = from; i < to; ++i)
+        values[i] = requantized(values[i], how.multipliers[how.multiplier_per_column ? i : 0],
+                                how.offsets ? how.offsets[how.offset_per_column ? i : 0] : 0, how);
+}
+
+#if defined(__AVX2__)
+// Four products of 64 bits, rounded half to even: adding half - 1 and the lowest bit of the
+// quotient carries exactly where the rule asks for it. A bias keeps the logical shift (AVX2 has no
+// arithmetic one) on positive numbers.
+inline __m256i rounded_quotients(__m256i wide, __m256i half_less_1, __m128i count, __m256i bias) {
+    const __m256i one = _mm256_set1_epi64x(1);
+    wide = _mm256_add_epi64(wide, bias);
+    const __m256i odd = _mm256_and_si256(_mm256_srl_epi64(wide, count), one);
+    return _mm256_srl_epi64(_mm256_add_epi64(wide, _mm256_add_epi64(half_less_1, odd)), count);
+}
+
+void requantize(const Block &x, const Requantizing &how) {
+    const int64_t half = int64_t{1} << (how.exponent - 1);
+    // The bias is a multiple of 2^(exponent + 1), so that neither rest nor parity changes.
+    const int64_t bias = int64_t{1} << 62;
+    const bool fast = how.narrow && how.exponent <= 60;
+    const int32_t low_bias = how.exponent > 60 ? 0 : static_cast<int32_t>(bias >> how.exponent);
+    const __m128i count = _mm_cvtsi64_si128(static_cast<long long>(how.exponent));
+    const __m256i least = _mm256_set1_epi32(static_cast<int32_t>(how.least));
+    const __m256i most = _mm256_set1_epi32(static_cast<int32_t>(how.most));
+    const __m256i biases = _mm256_set1_epi64x(bias), halves = _mm256_set1_epi64x(half - 1);
+    for (size_t row = 0; row < x.rows; ++row) {
+        int32_t *values = x.integers(row);
+        size_t i = 0;
+        for (; fast && i + 8 <= x.columns; i += 8) {
+            const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(values + i));
+            const __m256i m =
+                how.multiplier_per_column
+                    ? _mm256_loadu_si256(reinterpret_cast<const __m256i *>(how.multipliers + i))
+                    : _mm256_set1_epi32(*how.multipliers);
+            __m256i even = _mm256_mul_epi32(v, m);
+            __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(v, 32), _mm256_srli_epi64(m, 32));
+            if (how.offsets && how.offset_per_column) {
+                const __m256i a =
+                    _mm256_loadu_si256(reinterpret_cast<const __m256i *>(how.offsets + i));
+                const __m256i b =
+                    _mm256_loadu_si256(reinterpret_cast<const __m256i *>(how.offsets + i + 4));
+                const __m256i low = _mm256_unpacklo_epi64(a, b), high = _mm256_unpackhi_epi64(a, b);
+                // low: 0 4 2 6, high: 1 5 3 7; wanted are 0 2 4 6 and 1 3 5 7.
+                even = _mm256_add_epi64(even, _mm256_permute4x64_epi64(low, 0xD8));
+                odd = _mm256_add_epi64(odd, _mm256_permute4x64_epi64(high, 0xD8));
+            } else if (how.offsets) {
+                even = _mm256_add_epi64(even, _mm256_set1_epi64x(*how.offsets));
+                odd = _mm256_add_epi64(odd, _mm256_set1_epi64x(*how.offsets));
+            }
+            even = rounded_quotients(even, halves, count, biases);
+            odd = rounded_quotients(odd, halves, count, biases);
+            __m256i both = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+            both = _mm256_sub_epi32(both, _mm256_set1_epi32(low_bias));
+            both = _mm256_min_epi32(_mm256_max_epi32(both, least), most);
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(values + i), both);
+        }
+        requantize_row(values, i, x.columns, how);
+    }
+}
+#else
+void requantize(const Block &x, const Requantizing &how) {
+    for (size_t row = 0; row < x.rows; ++row) requantize_row(x.integers(row), 0, x.columns, how);
+}
+#endif
+
+void lookup(const Block &x, const float *table, size_t entries) {
+    const int32_t last = static_cast<int32_t>(entries - 1);
+    each_integer(x, [table, last](int32_t v, size_t) {
+        int32_t bits;
+        __builtin_memcpy(&bits, table + (v < last ? v : last), 4);
+        return bits;
+    });
+}
+
+template <typename Number>
+inline void count_levels(const Block &x, const Number *thresholds, const uint8_t *flipped,
+                         size_t levels, bool per_column, int32_t low, int32_t step) {
+    for (size_t row = 0; row < x.rows; ++row) {
+        int32_t *out = x.integers(row);
+        for (size_t i = 0; i < x.columns; ++i) {
+            Number value;
+            __builtin_memcpy(&value, out + i, 4);
+            const size_t channel = per_column ? i : 0;
+            const Number *own = thresholds + channel * levels;
+            int32_t reached = 0;
+            if (flipped && flipped[channel]) {
+                for (size_t level = 0; level < levels; ++level) reached += value <= own[level];
+            } else {
+                for (size_t level = 0; level < levels; ++level) reached += value >= own[level];
+            }
+            out[i] = low + step * reached;
+        }
+    }
+}
+
+void levels_floats(const Block &x, const float *thresholds, const uint8_t *flipped, size_t levels,
+                   bool per_column, int32_t low, int32_t step) {
+    count_levels(x, thresholds, flipped, levels, per_column, low, step);
+}
+void levels_integers(const Block &x, const int32_t *thresholds, const uint8_t *flipped,
+                     size_t levels, bool per_column, int32_t low, int32_t step) {
+    count_levels(x, thresholds, flipped, levels, per_column, low, step);
+}
+
+template <typename Number>
+inline uint32_t negative_bits(const Number *x, const Number *t, uint32_t flipped, size_t n) {
+    uint32_t above = 0, below = 0;
+    for (size_t i = 0; i < n; ++i) {
+        above |= static_cast<uint32_t>(!(x[i] <= t[i])) << i;
+        below |= static_cast<uint32_t>(!(x[i] >= t[i])) << i;
+    }
+    return (above & flipped) | (below & ~flipped & (n == 32 ? ~0u : (1u << n) - 1));
+}
+
+#if defined(__AVX2__)
+inline uint32_t negative_mask(const float *x, const float *t, bool flipped) {
+    const __m256 a = _mm256_loadu_ps(x), b = _mm256_loadu_ps(t);
+    return static_cast<uint32_t>(_mm256_movemask_ps(
+        flipped ? _mm256_cmp_ps(a, b, _CMP_NLE_UQ) : _mm256_cmp_ps(a, b, _CMP_NGE_UQ)));
+}
+inline uint32_t negative_mask(const int32_t *x, const int32_t *t, bool flipped) {
+    const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(x));
+    const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(t));
+    const __m256i found = flipped ? _mm256_cmpgt_epi32(a, b) : _mm256_cmpgt_epi32(b, a);
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(found)));
+}
+
+template <typename Number>
+inline uint32_t negative_word(const Number *x, const Number *t, uint32_t flipped) {
+    uint32_t below = 0;
+    for (size_t part = 0; part < 4; ++part)
+        below |= negative_mask(x + 8 * part, t + 8 * part, false) << 8 * part;
+    if (!flipped) return below;
+    uint32_t above = 0;
+    for (size_t part = 0; part < 4; ++part)
+        above |= negative_mask(x + 8 * part, t + 8 * part, true) << 8 * part;
+    return (above & flipped) | (below & ~flipped);
+}
+#else
+template <typename Number>
+inline uint32_t negative_word(const Number *x, const Number *t, uint32_t flipped) {
+    return negative_bits(x, t, flipped, 32);
+}
+#endif
+
+template <typename Number>
+inline void pack_signs(const Block &x, const Number *thresholds, const uint32_t *flipped,
+                       uint32_t *out, size_t out_stride) {
+    for (size_t row = 0; row < x.rows; ++row) {
+        const Number *values = static_cast<const Number *>(x.data) + row * x.stride;
+        uint32_t *words = out + row * out_stride;
+        size_t i = 0;
+        for (; i + 32 <= x.columns; i += 32)
+            words[i / 32] = negative_word(values + i, thresholds + i, flipped ? flipped[i / 32] : 0);
+        if (i < x.columns)
+            words[i / 32] = negative_bits(values + i, thresholds + i,
+                                          flipped ? flipped[i / 32] : 0, x.columns - i);
+    }
+}
+
+void sign_floats(const Block &x, const float *thresholds, const uint32_t *flipped, uint32_t *out,
+                 size_t out_stride) {
+    pack_signs(x, thresholds, flipped, out, out_stride);
+}
+void sign_integers(const Block &x, const int32_t *thresholds, const uint32_t *flipped,
+                   uint32_t *out, size_t out_stride) {
+    pack_signs(x, thresholds, flipped, out, out_stride);
+}
+
+template <typename From, typename To>
+inline void convert(const void *from, To *__restrict to, size_t n, To less) {
+    const From *__restrict values = static_cast<const From *>(from);
+    for (size_t i = 0; i < n; ++i) to[i] = static_cast<To>(values[i]) - less;
+}
+
+template <typename To>
+inline void load_row(const void *from, Type type, To *to, size_t n) {
+    switch (type) {
+        case Type::kFloat: return convert<float, To>(from, to, n, 0);
+        case Type::kInt32: return convert<int32_t, To>(from, to, n, 0);
+        case Type::kInt16: return convert<int16_t, To>(from, to, n, 0);
+        case Type::kByte: return convert<uint8_t, To>(from, to, n, 0);
+        case Type::kBiased: return convert<uint8_t, To>(from, to, n, 128);
+        case Type::kRaised: return convert<uint8_t, To>(from, to, n, 1);
+        case Type::kBits: {
+            const uint32_t *words = static_cast<const uint32_t *>(from);
+            for (size_t i = 0; i < n; ++i)
+                to[i] = static_cast<To>(1 - 2 * static_cast<int32_t>(words[i / 32] >> (i % 32) & 1));
+            return;
+        }
+        default: return convert<int8_t, To>(from, to, n, 0);
+    }
+}
+
+void load_floats(const void *from, size_t bytes, size_t type, const Block &to) {
+    for (size_t row = 0; row < to.rows; ++row)
+        load_row(static_cast<const char *>(from) + row * bytes, static_cast<Type>(type),
+                 to.floats(row), to.columns);
+}
+void load_integers(const void *from, size_t bytes, size_t type, const Block &to) {
+    for (size_t row = 0; row < to.rows; ++row)
+        load_row(static_cast<const char *>(from) + row * bytes, static_cast<Type>(type),
+                 to.integers(row), to.columns);
+}
+
+template <typename To>
+inline void narrow(const int32_t *__restrict from, void *to, size_t n, int32_t more) {
+    To *__restrict values = static_cast<To *>(to);
+    for (size_t i = 0; i < n; ++i) values[i] = static_cast<To>(from[i] + more);
+}
+
+inline void store_bits(const int32_t *from, uint32_t *to, size_t n) {
+    for (size_t i = 0; i < n; i += 32) {
+        const size_t end = i + 32 < n ? i + 32 : n;
+        uint32_t word = 0;
+        for (size_t j = i; j < end; ++j) word |= static_cast<uint32_t>(from[j] < 0) << (j - i);
+        to[i / 32] = word;
+    }
+}
+
+void store(const Block &from, size_t type, void *to, size_t bytes) {
+    for (size_t row = 0; row < from.rows; ++row) {
+        void *out = static_cast<char *>(to) + row * bytes;
+        const int32_t *values = from.integers(row);
+        switch (static_cast<Type>(type)) {
+            case Type::kFloat:
+            case Type::kInt32: __builtin_memcpy(out, values, 4 * from.columns); break;
+            case Type::kInt16: narrow<int16_t>(values, out, from.columns, 0); break;
+            case Type::kBiased: narrow<uint8_t>(values, out, from.columns, 128); break;
+            case Type::kRaised: narrow<uint8_t>(values, out, from.columns, 1); break;
+            case Type::kBits: store_bits(values, static_cast<uint32_t *>(out), from.columns); break;
+            default: narrow<uint8_t>(values, out, from.columns, 0); break;
+        }
+    }
+}
+
+void larger_floats(float *x, const float *y, size_t n) {
+    // NaN wins, as in NumPy and torch: what is not smaller or equal is taken.
+    for (size_t i = 0; i < n; ++i) x[i] = x[i] >= y[i] || x[i] != x[i] ? x[i] : y[i];
+}
+void larger_integers(int32_t *x, const int32_t *y, size_t n) {
+    for (size_t i = 0; i < n; ++i) x[i] = x[i] > y[i] ? x[i] : y[i];
+}
+void add_row(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; ++i) x[i] += y[i];
+}
+void multiply_row(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; ++i) x[i] *= y[i];
+}
+
+template <typename Item>
+inline void exchange(const void *in, size_t rows, size_t columns, size_t in_stride, void *out,
+                     size_t out_stride) {
+    const Item *from = static_cast<const Item *>(in);
+    Item *to = static_cast<Item *>(out);
+    constexpr size_t kTile = 16;  // both sides of a tile stay in the cache
+    for (size_t r = 0; r < rows; r += kTile)
+        for (size_t c = 0; c < columns; c += kTile) {
+            const size_t last_r = r + kTile < rows ? r + kTile : rows;
+            const size_t last_c = c + kTile < columns ? c + kTile : columns;
+            for (size_t j = c; j < last_c; ++j)
+                for (size_t i = r; i < last_r; ++i)
+                    to[j * out_stride + i] = from[i * in_stride + j];
+        }
+}
+
+void transpose(const void *in, size_t rows, size_t columns, size_t in_stride, void *out,
+               size_t out_stride, size_t width) {
+    if (width == 4) return exchange<uint32_t>(in, rows, columns, in_stride, out, out_stride);
+    if (width == 2) return exchange<uint16_t>(in, rows, columns, in_stride, out, out_stride);
+    exchange<uint8_t>(in, rows, columns, in_stride, out, out_stride);
+}
+
+const ElementwiseKernels kElementwise = {
+    multiply,       divide,         add,           subtract,        leaky,       clamp,
+    curve,          widen,          quantize,      add_integers,    relu_integers, requantize,
+    lookup,         levels_floats,  levels_integers, sign_floats,   sign_integers, load_floats,
+    load_integers,  store,          larger_floats, larger_integers, add_row,     multiply_row,
+    transpose,
+};
+
+}  // namespace
+}  // namespace whit

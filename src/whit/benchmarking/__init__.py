@@ -1,0 +1,1 @@
+"""Packed networks against what a user would run instead: interleaved timings in one process."""
