@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from whit.export import export_c
-from whit.runtime import decode_program
+from whit.runtime import decode_program, native
 from whit.runtime.artifact import build_artifact
 from whit.runtime.data_section import DataWriter
 from whit.runtime.layout import ProgramHeader
@@ -36,7 +36,17 @@ def assemble(operators, shape, dtype="float32", leading=0, metadata=None):
         records += replace(record, kind=code, source=source, other=other).to_bytes()
     header = ProgramHeader(len(operators), shape, dtype, leading=leading)
     content = build_artifact(header.to_bytes() + records, writer.to_bytes(), metadata or {})
-    return decode_program(content, "reference")
+    program = decode_program(content, "reference")
+    program.content = content
+    return program
+
+
+def natively(program, x):
+    """Return what the C++ core gives for a program made by ``assemble``; none without it."""
+    if not native.available():
+        return []
+    x = np.ascontiguousarray(x, dtype=program.input.dtype)
+    return [decode_program(program.content, "native", threads)(x) for threads in (1, 2)]
 
 
 def compilers():
@@ -144,7 +154,7 @@ def check(tmp_path):
         model = CModel(program, tmp_path / str(next(runs)))
         x = random_input(program) if x is None else x
         expected = program(x)
-        for found in model.run(x):
+        for found in [*model.run(x), *natively(program, x)]:
             agree(found, expected, exact)
         return model
 
@@ -172,7 +182,7 @@ def check_branches(tmp_path):
         program = assemble(steps, shape, dtype)
         model = CModel(program, tmp_path)
         x = random_input(program) if x is None else x
-        expected, found = program(x), model.run(x)
+        expected, found = program(x), [*model.run(x), *natively(program, x)]
         start = 0
         for branch, end in zip(branches, ends, strict=True):
             stop = start + program.steps[end - 1].result.elements

@@ -7,7 +7,6 @@ import pytest
 
 from whit.runtime import decode_program
 from whit.runtime.artifact import build_artifact
-from whit.runtime.bits import binary_gemm_reference
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import Activation, ProgramHeader
 from whit.runtime.operators import OPERATOR_CODES
@@ -47,7 +46,7 @@ def apply(operator, x, domain="float32", other=None, other_domain="float32"):
     again = read_back(operator, source)
     result = again.result(source, second)
     with np.errstate(all="ignore"):
-        found = again.run(x, binary_gemm_reference, other)
+        found = again.run(x, other)
     assert found.shape == (len(x), *result.shape)
     assert found.dtype == NUMPY_DTYPES[result.domain]
     assert again.scratch_bytes(source) >= 0

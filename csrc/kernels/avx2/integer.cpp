@@ -72,6 +72,7 @@ struct Lanes {
     static Floats float_broadcast(const float *value) { return _mm256_broadcast_ss(value); }
     static Floats float_add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
     static Floats float_subtract(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+    static Floats float_multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
     static Floats float_fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
     static Floats float_table(const float *four) {
         return _mm256_broadcast_ps(reinterpret_cast<const __m128 *>(four));

@@ -81,6 +81,7 @@ struct Lanes {
     static Floats float_broadcast(const float *value) { return _mm512_set1_ps(*value); }
     static Floats float_add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
     static Floats float_subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+    static Floats float_multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static Floats float_fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     static Floats float_table(const float *sixteen) { return _mm512_loadu_ps(sixteen); }
     static Floats float_lookup(Floats table, Vector index) {

@@ -117,15 +117,23 @@ void decode_block(const Format &format, const Runs &runs, const uint8_t *&packed
     block.pieces[block.piece_count - 1].widen = true;
 }
 
-// out += kRows rows times a block.
+// out += kRows rows times a block. Full 16-bit sums go to `totals`, which is kept in memory on
+// purpose (its address is hidden): in registers it would push out the sums of the inner loop, and
+// `out` itself has rows a power of two apart, which the processor takes for the left rows.
 template <class Product, size_t kRows>
 void multiply_tile(const uint8_t *const *rows, const Block &block, int32_t *out, size_t stride) {
+    alignas(64) int32_t totals_memory[kRows * kPanelLanes];
+    int32_t *totals = totals_memory;
+    __asm__("" : "+r"(totals) : : "memory");
     const uint8_t *row[kRows];
     Vector sums[kRows][kVectors];
 #pragma GCC unroll 16
     for (size_t r = 0; r < kRows; ++r) {
         row[r] = rows[r];
-        for (Vector &sum : sums[r]) sum = Lanes::zero();
+        for (size_t vector = 0; vector < kVectors; ++vector) {
+            sums[r][vector] = Lanes::zero();
+            Lanes::store(totals + r * kPanelLanes + vector * kVectorLanes, Lanes::zero());
+        }
     }
     const uint8_t *weights = block.weights;
     for (const Piece *piece = block.pieces; piece != block.pieces + block.piece_count; ++piece) {
@@ -145,10 +153,16 @@ void multiply_tile(const uint8_t *const *rows, const Block &block, int32_t *out,
 #pragma GCC unroll 16
         for (size_t r = 0; r < kRows; ++r) {
             for (size_t vector = 0; vector < kVectors; ++vector) {
-                add_to(out + r * stride + vector * kVectorLanes,
+                add_to(totals + r * kPanelLanes + vector * kVectorLanes,
                        widened<Product>(sums[r][vector]));
                 sums[r][vector] = Lanes::zero();
             }
+        }
+    }
+    for (size_t r = 0; r < kRows; ++r) {
+        for (size_t vector = 0; vector < kVectors; ++vector) {
+            add_to(out + r * stride + vector * kVectorLanes,
+                   Lanes::load(totals + r * kPanelLanes + vector * kVectorLanes));
         }
     }
 }
@@ -174,7 +188,7 @@ void multiply_fused(const Format &format, const uint8_t *const *rows, const Runs
             const size_t now = left_groups < room ? left_groups : room;
             const ptrdiff_t end = at + static_cast<ptrdiff_t>(4 * kGroupSteps * now);
             for (; at != end; at += 4 * kGroupSteps) {
-                if (kCount > 1) __builtin_prefetch(packed + kPrefetchBytes);
+                __builtin_prefetch(packed + kPrefetchBytes);
                 typename Format::Packed fields[kCount];
                 for (size_t c = 0; c < kCount; ++c) {
                     fields[c] = format.load(packed + c * Format::kVectorBytes);

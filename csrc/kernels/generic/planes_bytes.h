@@ -37,7 +37,8 @@ inline NibblePair pair_fields(Vector high, Vector low) {
             Lanes::bit_or(low_odd, Lanes::bit_and(high, Lanes::bytes(0xcc)))};
 }
 
-// One digit: kPlanes planes, of which the highest is worth -2^(kPlanes - 1) when `is_top`.
+// One digit: kPlanes planes, of which the highest is worth -2^(kPlanes - 1) when `is_top`. Only a
+// single plane has no sign here, whose sums the caller turns around.
 template <size_t kPlanes>
 struct PlaneFormat {
     static constexpr size_t kSteps = 8;
@@ -96,7 +97,8 @@ struct PlaneFormat {
         const Vector shifted = Lanes::shift_right(packed.fields[step % kHeld],
                                                   step / kHeld * kHeld);
         const Vector mask = Lanes::bytes((1 << kHeld) - 1);
-        return Lanes::lookup(table, Lanes::bit_and(shifted, mask));
+        const Vector field = Lanes::bit_and(shifted, mask);
+        return kPlanes == 1 ? field : Lanes::lookup(table, field);
     }
 
     static Vector centred(Vector field) { return field; }
@@ -129,6 +131,14 @@ inline void shift_panel(int32_t *out, size_t stride, size_t m, size_t bits) {
     }
 }
 
+inline void negate_panel(int32_t *out, size_t stride, size_t m) {
+    for (size_t r = 0; r < m; ++r) {
+        for (size_t lane = 0; lane < kPanelLanes; ++lane) {
+            out[r * stride + lane] = -out[r * stride + lane];
+        }
+    }
+}
+
 inline void multiply_plane_bytes(const uint8_t *const *rows, size_t m, const Runs &runs,
                                  const void *panels, size_t panel_count, size_t planes,
                                  size_t used, int32_t *out, size_t stride) {
@@ -148,6 +158,7 @@ inline void multiply_plane_bytes(const uint8_t *const *rows, size_t m, const Run
                                out, stride);
             done += digit;
         }
+        if (used == 1) negate_panel(out, stride, m);
     }
 }
 

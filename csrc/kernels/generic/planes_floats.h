@@ -136,6 +136,8 @@ void decode_digit(const uint8_t *word, size_t plane_stride, bool is_top, uint8_t
 // values = values * 2^planes + digits, for the 32 elements of a word.
 inline void add_digits(const uint8_t *digits, size_t planes, bool is_top, float *values) {
     const float power = static_cast<float>(1u << planes);
+    const float sign = is_top && planes == 1 ? -1.0f : 1.0f;  // see PlaneFormat
+    const Floats signs = Lanes::float_broadcast(&sign);
     const Floats scale = Lanes::float_broadcast(&power);
     for (size_t i = 0; i < 8 * kVectors; ++i) {
         const Vector four = Lanes::load(digits + i * Lanes::kBytes);
@@ -144,7 +146,8 @@ inline void add_digits(const uint8_t *digits, size_t planes, bool is_top, float 
         for (unsigned element = 0; element < 4; ++element, to += kPanelLanes) {
             const Floats digit = Lanes::float_of_byte(four, element);
             const Floats before = is_top ? Lanes::float_zero() : Lanes::float_load(to);
-            Lanes::float_store(to, Lanes::float_fma(before, scale, digit));
+            const Floats scaled = Lanes::float_multiply(before, scale);
+            Lanes::float_store(to, Lanes::float_fma(digit, signs, scaled));
         }
     }
 }

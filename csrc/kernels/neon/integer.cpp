@@ -76,6 +76,7 @@ struct Lanes {
     static Floats float_broadcast(const float *value) { return vld1q_dup_f32(value); }
     static Floats float_add(Floats a, Floats b) { return vaddq_f32(a, b); }
     static Floats float_subtract(Floats a, Floats b) { return vsubq_f32(a, b); }
+    static Floats float_multiply(Floats a, Floats b) { return vmulq_f32(a, b); }
     static Floats float_fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
     static Floats float_table(const float *four) { return vld1q_f32(four); }
     // The two lowest bits of each lane choose four bytes of the table.

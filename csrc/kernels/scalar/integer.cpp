@@ -72,10 +72,11 @@ using ByteFields = Fields<1, 0>;
 void add_dot_products(const int16_t *left, const int16_t (*weights)[kChunk], size_t count,
                       int32_t *out) {
     for (size_t lane = 0; lane < kLanes; ++lane) {
-        int32_t sum = 0;
-        for (size_t k = 0; k < count; ++k) sum += left[k] * weights[lane][k];
-        out[lane] = static_cast<int32_t>(static_cast<uint32_t>(out[lane]) +
-                                         static_cast<uint32_t>(sum));
+        uint32_t sum = static_cast<uint32_t>(out[lane]);
+        for (size_t k = 0; k < count; ++k) {
+            sum += static_cast<uint32_t>(left[k] * weights[lane][k]);
+        }
+        out[lane] = static_cast<int32_t>(sum);
     }
 }
 

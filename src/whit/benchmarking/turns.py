@@ -48,8 +48,7 @@ def time_in_turns(
 
     Warm: in a turn, each is called once untimed, so that its weights are in the caches as far as
     they fit, and then timed for about 5 ms, once at least. Cold: in a turn, each is called twice,
-    before each call a block of memory twice the largest cache is read; the first call of the first
-    turn is not counted.
+    and before each call a block of memory twice the largest cache is read and written.
 
     Args:
         calls: by name.

@@ -19,7 +19,6 @@ from whit.export.onnx_build import INPUT, OUTPUT, Built
 from whit.export.onnx_graph import Array, Value
 from whit.export.onnx_model import with_outputs
 from whit.runtime import Program
-from whit.runtime.bits import binary_gemm_reference
 from whit.runtime.layout import FLOAT, SIGN
 from whit.runtime.operators import Embedding, Route
 from whit.runtime.operators.contract import to_float
@@ -231,7 +230,7 @@ def _compare_steps(
         x, other = numbers[step.source], numbers[step.other]
         assert x is not None  # a None is filled in below, before anything reads it
         with np.errstate(all="ignore"):
-            wanted = operator.run(x, binary_gemm_reference, other)
+            wanted = operator.run(x, other)
         got, merged = numbers[place + 1], place in built.merged
         if got is None:
             numbers[place + 1] = wanted

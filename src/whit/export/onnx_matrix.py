@@ -22,7 +22,6 @@ from whit.export.onnx_weights import (
     safe_centre,
     weight_tensor,
 )
-from whit.runtime.bits import binary_gemm_reference
 from whit.runtime.layout import FLOAT, INTEGER, Activation
 from whit.runtime.operators import Conv2d, Linear, Requantize
 
@@ -285,7 +284,7 @@ def _rows_of(follower: Requantize, values: Array, limit: int) -> _Rows | None:
     offsets = np.zeros(1, np.int64) if follower.offsets is None else follower.offsets
     offsets = np.broadcast_to(offsets, largest.shape)
     ends = replace(follower, multipliers=factors, offsets=offsets)
-    least, most = (ends.run(end[None], binary_gemm_reference)[0] for end in (-largest, largest))
+    least, most = (ends.run(end[None])[0] for end in (-largest, largest))
     fixed = least == most
     divisors = np.where(fixed, 1, factors).astype(np.int64)  # a factor of 0 is always fixed
     whole, rest = np.divmod(offsets, divisors)

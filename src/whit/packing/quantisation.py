@@ -29,7 +29,6 @@ from whit.packing.graph_nodes import (
     multiplied,
 )
 from whit.packing.integer_sources import integer_matrix, integer_source, scaled_grid, weight_grid
-from whit.runtime.backends import choose_binary_gemm
 from whit.runtime.layout import Activation
 from whit.runtime.operators.contract import to_float
 
@@ -135,7 +134,6 @@ class _Rounder:
         self, nodes: list[Node], x: NDArray[np.generic]
     ) -> list[tuple[Node, NDArray[np.generic] | None]]:
         """Return the value of each node, None behind a route."""
-        _, product = choose_binary_gemm("auto", 1)
         values: dict[int, NDArray[np.generic] | None] = {}
         domains: dict[int, Activation] = {}
         for node in nodes:
@@ -152,7 +150,7 @@ class _Rounder:
             before = [domains[id(source)] for source in node.sources]
             operator = operator_of(node, before[0], self.rules)
             with np.errstate(all="ignore"):
-                values[id(node)] = operator.run(read[0], product, *read[1:])
+                values[id(node)] = operator.run(read[0], *read[1:])
             domains[id(node)] = operator.result(*before)
         return [(node, values[id(node)]) for node in nodes]
 

@@ -25,11 +25,12 @@ _NAMES = ("program", "data")
 
 @dataclass(frozen=True)
 class Artifact:
-    """The checked content of a file: program bytes, data bytes, text metadata."""
+    """The checked content of a file: program bytes, data bytes, text metadata; all of its bytes."""
 
     program: bytes
     data: bytes
     metadata: Mapping[str, str]
+    content: bytes
 
 
 def build_artifact(program: bytes, data: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -102,7 +103,7 @@ def parse_artifact(content: bytes) -> Artifact:
         raise ArtifactError(f"the tensors end at byte {start + position}, the file {len(content)}")
     program, data = (content[first:last] for first, last in spans)
     _check_checksum(content, start, len(program))
-    return Artifact(program, data, metadata)
+    return Artifact(program, data, metadata, content)
 
 
 def _parse_header(content: bytes) -> tuple[dict[str, Any], int]:

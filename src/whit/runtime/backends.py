@@ -1,25 +1,17 @@
-"""Which matrix product the runtime uses for packed signs."""
-
-from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
+"""Which backend runs a program."""
 
 from whit.errors import WhitError
-from whit.runtime.bits import binary_gemm_reference
-
-BinaryGemm = Callable[[NDArray[np.uint64], NDArray[np.uint64], int], NDArray[np.int32]]
 
 
-def choose_binary_gemm(backend: str, threads: int) -> tuple[str, BinaryGemm]:
-    """Pick the binary matrix product of a backend.
+def choose_backend(backend: str, threads: int) -> str:
+    """Say which backend a program takes.
 
     Args:
         backend: "native", "reference", or "auto" for native where it is available.
-        threads: threads that the native product may use.
+        threads: threads that one call may use.
 
     Returns:
-        The name of the backend taken and its function (left, right, count) -> products.
+        "native" or "reference".
 
     Raises:
         WhitError: an unknown backend, or native was asked for and is not available.
@@ -29,17 +21,18 @@ def choose_binary_gemm(backend: str, threads: int) -> tuple[str, BinaryGemm]:
     if threads < 1:
         raise WhitError(f"threads is {threads}; give 1 or more")
     if backend == "reference":
-        return "reference", binary_gemm_reference
+        return "reference"
     try:
         from whit.runtime import native
 
-        reason = native.reason() if not native.available() else ""
+        reason = native.reason()
     except ImportError as error:
         reason = str(error)
-    if not reason:
-        return "native", native.binary_gemm
+    if reason is None:
+        native.isa()  # a WHIT_ISA that asks for the impossible is an error, not a fallback
+        return "native"
     if backend == "native":
         raise WhitError(
             f"the native backend is not available here ({reason}); use backend='reference'"
         )
-    return "reference", binary_gemm_reference
+    return "reference"

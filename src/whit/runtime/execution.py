@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.decoding import Step
 from whit.runtime.layout import Activation
 from whit.runtime.operators import Member, Operator, Route
@@ -30,11 +29,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Machine:
-    """What runs a schedule: the operators of all steps and the product of packed signs."""
+    """What runs a schedule: the operators of all steps."""
 
     steps: Sequence[Step]
     operators: Sequence[Operator]
-    product: BinaryGemm
 
     def run(self, schedule: Schedule, x: Array, trace: list[Array] | None = None) -> Array:
         """Run the steps of a scope on the value that it begins with.
@@ -59,7 +57,7 @@ class Machine:
                     bodies = schedule.bodies.get(index, ())
                     result = self._route(operator, bodies, x, other)
                 else:
-                    result = operator.run(x, self.product, other)
+                    result = operator.run(x, other)
                 values[index + 1] = result
             if trace is not None:
                 trace.append(result)

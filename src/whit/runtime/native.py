@@ -8,9 +8,14 @@ without the extension is an error, so that CI cannot pass on the slow path by ac
 
 import os
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from whit.errors import ArtifactError, WhitError
+
+INSTRUCTION_SETS = ("scalar", "neon", "avx2", "avx512bw", "avx512vnni", "avx512vpopcntdq")
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
@@ -45,49 +50,97 @@ def cpu_features() -> list[str]:
     return [] if _extension is None else list(_extension.cpu_features())
 
 
-def binary_gemm(a: NDArray[np.uint64], b: NDArray[np.uint64], n: int) -> NDArray[np.int32]:
-    """Multiply two matrices of +1 and -1 that are stored as bits.
+def isa() -> str:
+    """Name the instruction set of the kernels in use, one of ``INSTRUCTION_SETS``.
 
-    `out[i, j] = n - 2 * popcount(a[i] xor b[j])`. Bit 1 means -1; words are 64 bits, lowest bit
-    first. The pad bits after the first `n` must be equal in `a` and `b`.
-
-    Args:
-        a: words, `[rows_a, words]`.
-        b: words, `[rows_b, words]`.
-        n: true length of a row in values, 0 to 64 * words.
-
-    Returns:
-        The dot products, `[rows_a, rows_b]`, int32.
+    It is the best that the processor has, or the one that the environment variable WHIT_ISA names;
+    chosen once in a process.
 
     Raises:
-        RuntimeError: there is no extension; ask `available()` first.
-        TypeError: `a` or `b` is not a uint64 matrix.
-        ValueError: the shapes and `n` do not agree.
+        WhitError: WHIT_ISA names one that is unknown, or that this processor lacks.
     """
-    return _call("binary_gemm", a, b, n)
+    extension = _needed()
+    try:
+        return str(extension.isa())
+    except RuntimeError as error:
+        raise WhitError(
+            f"{error}; WHIT_ISA is '{os.environ.get('WHIT_ISA', '')}': unset it for the best one"
+        ) from error
 
 
-def binary_gemm_reference(
-    a: NDArray[np.uint64], b: NDArray[np.uint64], n: int
-) -> NDArray[np.int32]:
-    """Compute the same as `binary_gemm`, bit by bit: the slow form that defines the result.
+def program(content: bytes, threads: int) -> Any:
+    """Load a network into the C++ core.
 
-    It looks at the first `n` bits only, so it does not depend on the pads. See `binary_gemm` for
-    arguments, result and errors.
+    Args:
+        content: the bytes of a .whit file that the Python reader has accepted.
+        threads: that one call may use, 1 or more.
+
+    Returns:
+        An object with `run(x, out, planes)`: x is C-contiguous, [batch, ...] in the dtype of the
+        program; out is float32 [batch, ...]; planes 0 uses all. It raises ValueError for numbers
+        that are not finite and for an index outside of an embedding.
+
+    Raises:
+        ArtifactError: the C++ reader refuses the file.
     """
-    return _call("binary_gemm_reference", a, b, n)
+    try:
+        return _needed().Program(content, threads)
+    except ValueError as error:
+        raise ArtifactError(str(error)) from error
 
 
-def _call(name: str, a: NDArray[np.uint64], b: NDArray[np.uint64], n: int) -> NDArray[np.int32]:
+class Matrix:
+    """One packed matrix of weights and its product with rows of activations.
+
+    For tests and benchmarks of single kernels; networks run as a whole.
+
+    Args:
+        kind: "signs", "ternary", "int4", "int8", "wide", "planes", "plane_floats", "float32",
+            "two_four" or "sparse".
+        values: [n, k]; int8 for the first five, int16 for planes, float32 for the others.
+        level: instruction set, None for the one in use.
+        kernel: of "signs" the kernel by name, None for the level's choice.
+        planes: bits of the integers of "planes" and "plane_floats", 2 to 16.
+        threads: that a product may use.
+        max_rows: the most rows of one product; 0 for 256.
+
+    Raises:
+        ValueError: an unknown kind, level or kernel, or values that do not fit the kind.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        values: NDArray[Any],
+        level: str | None = None,
+        *,
+        kernel: str | None = None,
+        planes: int = 0,
+        threads: int = 1,
+        max_rows: int = 0,
+    ) -> None:
+        """Pack the values; see the class for the arguments."""
+        values = np.ascontiguousarray(values)
+        self._matrix = _needed().Matrix(kind, values, level, kernel, planes, threads, max_rows)
+        self.level: str = self._matrix.level
+        self.bytes: int = self._matrix.bytes
+
+    def multiply(self, left: NDArray[Any], out: NDArray[Any]) -> None:
+        """Write left times the transposed values into out.
+
+        Args:
+            left: [m, ...] rows in the type that the kind reads: uint32 words of sign bits
+                [m, ceil(k / 32)] (bit 1 for -1, pads 0), uint8, int16 or float32 [m, k].
+            out: [m, n], float32 for kinds of floats, else int32.
+        """
+        self._matrix.multiply(left, out)
+
+    def use_planes(self, used: int) -> None:
+        """Use only the highest ``used`` bit planes from now on."""
+        self._matrix.use_planes(used)
+
+
+def _needed() -> ModuleType:
     if _extension is None:
-        raise RuntimeError(f"{name} needs the C++ extension: {_reason}")
-    for letter, words in (("a", a), ("b", b)):
-        if words.dtype != np.uint64 or words.ndim != 2:
-            raise TypeError(
-                f"{letter} must be a uint64 matrix [rows, words]; "
-                f"got {words.dtype} with {words.ndim} axes"
-            )
-    product: NDArray[np.int32] = getattr(_extension, name)(
-        np.ascontiguousarray(a), np.ascontiguousarray(b), n
-    )
-    return product
+        raise RuntimeError(f"this needs the C++ extension: {_reason}")
+    return _extension

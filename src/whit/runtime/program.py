@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from whit.errors import ArtifactError, WhitError
 from whit.runtime.artifact import Artifact, parse_artifact, read_artifact
-from whit.runtime.backends import choose_binary_gemm
+from whit.runtime.backends import choose_backend
 from whit.runtime.costs import OperatorCost
 from whit.runtime.decoding import Step, decode_steps
 from whit.runtime.execution import Machine, live_sums, make_schedule
@@ -33,7 +33,7 @@ __all__ = [
 
 MAX_PLANES = 16
 _CHUNK_BYTES = 8 << 20
-RESERVED_INFO = ("labels", "backend", "threads", "format_version")
+RESERVED_INFO = ("labels", "backend", "threads", "format_version", "isa")
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,10 @@ class Program:
             batch axis in what a call returns, else 0.
         steps: the operators at their places in the graph, in an order in which they can run.
         labels: class names, empty when the file names none.
-        info: task, spec and provenance as the file states them; the backend taken.
-        backend: "native" or "reference", whichever was taken.
-        threads: threads that the native kernels may use.
+        info: task, spec and provenance as the file states them; the backend taken, its threads,
+            and of the native one its instruction set ("isa").
+        backend: "native" (C++) or "reference" (NumPy), whichever was taken.
+        threads: threads that a native call may use.
     """
 
     def __init__(self, artifact: Artifact, backend: str = "auto", threads: int = 1) -> None:
@@ -68,14 +69,23 @@ class Program:
         self.steps, scope = decode_steps(artifact, header)
         self._schedule = make_schedule(self.steps, scope)
         self.labels: tuple[str, ...] = split_labels(artifact.metadata.get("labels", ""))
-        self.backend, self._product = choose_binary_gemm(backend, threads)
-        self.threads = threads
+        self.backend, self.threads = choose_backend(backend, threads), threads
+        self._native: Any = None
+        native_set = {}
+        if self.backend == "native":
+            from whit.runtime import native
+
+            self._native = native.program(artifact.content, threads)
+            native_set = {"isa": native.isa()}
+        self._dtype = np.dtype(NUMPY_DTYPES[self.input.dtype])
         texts = {name: text for name, text in artifact.metadata.items() if name != "labels"}
         version = str(header.version)
         texts |= {"format_version": version, "backend": self.backend, "threads": str(threads)}
+        texts |= native_set
         self.info: Mapping[str, str] = MappingProxyType(texts)
         self._chunk = max(1, _CHUNK_BYTES // self._scratch_bytes())
         self._operators = tuple(step.operator for step in self.steps)
+        self._output_shape = self.output_shape
         self._narrowed: dict[int, tuple[Operator, ...]] = {}
 
     @property
@@ -117,6 +127,9 @@ class Program:
             WhitError: wrong shape, wrong dtype, NaN or infinite numbers, an index beyond an
                 embedding, or planes is not a whole number from 1 up.
         """
+        if self._native is not None:
+            output = self._run_native(x, planes)
+            return np.ascontiguousarray(output.swapaxes(0, 1)) if self.leading else output
         machine = self._machine(planes)
         batch = self._check(x)
         output = np.empty((batch.shape[0], *self.output_shape), dtype=np.float32)
@@ -127,7 +140,7 @@ class Program:
         return np.ascontiguousarray(output.swapaxes(0, 1)) if self.leading else output
 
     def trace(self, x: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return the value that each step outside of members gives for a batch.
+        """Return the value that each step outside of members gives for a batch, by NumPy.
 
         Signs come as booleans (True is -1), whole numbers in the dtype of their domain.
         """
@@ -135,6 +148,22 @@ class Program:
         with np.errstate(all="ignore"):
             self._machine(None).run(self._schedule, self._check(x), values)
         return values
+
+    def _run_native(self, x: NDArray[Any], planes: int | None) -> NDArray[np.float32]:
+        if not (
+            type(x) is np.ndarray
+            and x.dtype == self._dtype
+            and x.shape[1:] == self.input.shape
+            and x.ndim == len(self.input.shape) + 1
+            and x.flags.c_contiguous
+        ):
+            x = np.ascontiguousarray(self._check(x))
+        output = np.empty((x.shape[0], *self._output_shape), dtype=np.float32)
+        try:
+            self._native.run(x, output, 0 if planes is None else _checked_planes(planes))
+        except ValueError as error:
+            raise WhitError(str(error)) from None
+        return output
 
     @property
     def _source(self) -> Activation:
@@ -151,13 +180,11 @@ class Program:
 
     def _machine(self, planes: int | None) -> Machine:
         if planes is None:
-            return Machine(self.steps, self._operators, self._product)
-        if isinstance(planes, bool) or not isinstance(planes, int | np.integer) or planes < 1:
-            raise WhitError(f"planes is {planes!r}; give a whole number of 1 or more, or None")
-        count = min(int(planes), MAX_PLANES)
+            return Machine(self.steps, self._operators)
+        count = _checked_planes(planes)
         if count not in self._narrowed:
             self._narrowed[count] = tuple(step.operator.narrowed(count) for step in self.steps)
-        return Machine(self.steps, self._narrowed[count], self._product)
+        return Machine(self.steps, self._narrowed[count])
 
     def _check(self, x: NDArray[Any]) -> NDArray[Any]:
         x = np.asarray(x)
@@ -189,14 +216,20 @@ class Program:
         return x.astype(NUMPY_DTYPES[dtype], copy=False)
 
 
+def _checked_planes(planes: int) -> int:
+    if isinstance(planes, bool) or not isinstance(planes, int | np.integer) or planes < 1:
+        raise WhitError(f"planes is {planes!r}; give a whole number of 1 or more, or None")
+    return min(int(planes), MAX_PLANES)
+
+
 def load(path: str | Path, backend: str = "auto", threads: int = 1) -> Program:
     """Load a .whit file.
 
     Args:
         path: the file.
-        backend: "native" (compiled kernels), "reference" (NumPy), or "auto": native where it is
-            available, else reference; ``info["backend"]`` says which was taken.
-        threads: threads that the native kernels may use, at least 1.
+        backend: "native" (the whole network in C++), "reference" (NumPy), or "auto": native where
+            it is available, else reference; ``info["backend"]`` says which was taken.
+        threads: threads that one native call may use, at least 1.
 
     Raises:
         ArtifactError: the file is missing, damaged, of another version, or not a .whit file.

@@ -4,7 +4,6 @@ import torch
 from torch.nn import functional
 
 from whit.errors import ArtifactError, WhitError
-from whit.runtime.bits import binary_gemm_reference
 from whit.runtime.layout import Activation
 from whit.runtime.operators import Embedding, Linear
 from whit.runtime.storage import FORMATS
@@ -179,15 +178,15 @@ def test_fewer_planes_are_the_middle_of_what_they_share(planes):
     values[0, 0] = -128
     x, scale = floats(3, 20), [0.5, 2.0, 1.0, 0.25]
     operator = Linear(stored("planes", values, scale), None)
-    found = operator.narrowed(planes).run(x, binary_gemm_reference)
+    found = operator.narrowed(planes).run(x)
     expected = x @ planes_by_hand(values, 8, planes).T * np.array(scale)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-2)
     whole = integers(-9, 9, 3, 20, seed=1)
     bare = Linear(stored("planes", values), None).narrowed(planes)
-    sums = bare.run(whole, binary_gemm_reference)
+    sums = bare.run(whole)
     np.testing.assert_array_equal(sums, np.rint(whole @ planes_by_hand(values, 8, planes).T))
     table = Embedding(stored("planes", values)).narrowed(planes)
-    rows = table.run(np.array([[3, 0]], dtype=np.int32), binary_gemm_reference)
+    rows = table.run(np.array([[3, 0]], dtype=np.int32))
     np.testing.assert_array_equal(rows, planes_by_hand(values, 8, planes)[None, [3, 0]])
 
 
@@ -215,7 +214,7 @@ def test_embedding_takes_rows(run, domain, shape):
 def test_indices_without_a_row_are_explained(index):
     operator = Embedding(stored("float32", floats(10, 6)))
     with pytest.raises(WhitError, match="indices from 0 to 9"):
-        operator.run(np.array([[0, index]], dtype=np.int32), binary_gemm_reference)
+        operator.run(np.array([[0, index]], dtype=np.int32))
 
 
 @pytest.mark.parametrize(

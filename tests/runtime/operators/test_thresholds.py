@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whit.errors import ArtifactError
-from whit.runtime.bits import binary_gemm_reference
 from whit.runtime.layout import Activation, Record
 from whit.runtime.operators import Levels, Threshold
 
@@ -47,7 +46,7 @@ def test_levels_count_their_thresholds(thresholds, values, flip, step):
         np.array([thresholds], dtype=np.int8), np.array([True]) if flip else None, -20, step
     )
     result = operator.result(Activation((len(values),), "int8"))
-    found = operator.run(np.array([values], dtype=np.int8), binary_gemm_reference)
+    found = operator.run(np.array([values], dtype=np.int8))
     expected = [
         -20 + step * sum(value <= t if flip else value >= t for t in thresholds) for value in values
     ]

@@ -7,7 +7,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import CHANNEL, FLOAT, SCALAR, Activation, Record
 from whit.runtime.operators.contract import (
@@ -53,7 +52,7 @@ class LeakyRelu(Plain):
         expect(self.slopes.size in (1, source.shape[0]), "leaky_relu does not fit")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Multiply what is negative by its slope."""
         x = to_float(x)
         return np.where(x >= 0, x, x * spread_channels(self.slopes, x))
@@ -87,7 +86,7 @@ class Clamp(Plain):
         """Return float32 of the same shape."""
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Limit from below, then from above."""
         clamped: Array = np.maximum(to_float(x), np.float32(self.low))
         return np.minimum(clamped, np.float32(self.high))
@@ -126,7 +125,7 @@ class Curve(Plain):
         expect(self.function in CURVES, f"curve '{self.function}' is unknown")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Apply the function."""
         return CURVES[self.function](to_float(x), np.float32(self.alpha))
 
@@ -163,7 +162,7 @@ class Softmax(Plain):
         expect(self.axis < len(source.shape), f"softmax has no axis {self.axis}")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Subtract the maximum, then normalise."""
         if self.log:
             return log_softmax(to_float(x), self.axis + 1)

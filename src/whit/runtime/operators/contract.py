@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.errors import ArtifactError
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import (
     ABSENT,
@@ -65,7 +64,7 @@ class Operator(Protocol):
     def result(self, source: Activation, other: Activation | None = None) -> Activation:
         """Return what the operator makes of its values; raises ArtifactError when it cannot."""
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Apply the operator to a batch [batch, *source.shape] and the second value read."""
 
     def narrowed(self, planes: int) -> Self:

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from whit.runtime.backends import BinaryGemm
-from whit.runtime.bits import bytes_to_words, pack_bits
+from whit.runtime.bits import binary_gemm_reference, bytes_to_words, pack_bits
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import FLOAT, INTEGER_RANGES, Activation, Record
 from whit.runtime.layout import product as size_product
@@ -117,11 +116,11 @@ class Conv2d(Plain):
         size_product(shape)
         return Activation(shape, result_domain(self.weight, self.bias, source))
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Multiply on packed bits where both sides are signs and in one group, else in floats."""
         together = self.weight.columns == x.shape[1] * self.size[0] * self.size[1]
         if x.dtype == np.bool_ and self.weight.signs and together:
-            sums = self._run_packed(x, product)
+            sums = self._run_packed(x)
         else:
             left = factors(self.weight, self.bias, x)
             sums = self._run_float(pad_images(left, (*self.pad, *self.pad), self.pad_value))
@@ -161,7 +160,7 @@ class Conv2d(Plain):
         sums: Array = np.matmul(floats.reshape(groups, -1, self.weight.columns), unfolded)
         return sums.reshape(batch, self.weight.rows, rows, columns)
 
-    def _run_packed(self, x: Array, product: BinaryGemm) -> Array:
+    def _run_packed(self, x: Array) -> Array:
         packed = pack_bits(x.transpose(0, 2, 3, 1))
         border = pack_bits(np.full(x.shape[1], self.pad_value < 0))
         (pad_h, pad_w), (batch, height, width, depth) = self.pad, packed.shape
@@ -171,7 +170,7 @@ class Conv2d(Plain):
         windows = self._windows(padded.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 4, 5, 1)
         _, rows, columns = windows.shape[:3]
         words = bytes_to_words(windows.reshape(batch * rows * columns, -1))
-        sums = product(words, self._words, self.weight.columns)
+        sums = binary_gemm_reference(words, self._words, self.weight.columns)
         images: Array = sums.reshape(batch, rows, columns, -1).transpose(0, 3, 1, 2)
         if self.pad == (0, 0) or self.pad_value:
             return images

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.errors import WhitError
-from whit.runtime.backends import BinaryGemm
-from whit.runtime.bits import bytes_to_words, pack_bits
+from whit.runtime.bits import binary_gemm_reference, bytes_to_words, pack_bits
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import FLOAT, MAX_RANK, SIGN, Activation, Record
 from whit.runtime.layout import product as size_product
@@ -74,11 +73,11 @@ class Linear(Plain):
         size_product(shape)
         return Activation(shape, result_domain(self.weight, self.bias, source))
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Multiply on packed bits where both sides are signs, else in floats."""
         if x.dtype == np.bool_ and self.weight.signs:
             packed = bytes_to_words(pack_bits(x.reshape(-1, self.weight.columns)))
-            sums: Array = product(packed, self._words, self.weight.columns)
+            sums: Array = binary_gemm_reference(packed, self._words, self.weight.columns)
             sums = sums.reshape(*x.shape[:-1], self.weight.rows)
         else:
             left = factors(self.weight, self.bias, x)
@@ -142,7 +141,7 @@ class Embedding(Plain):
         size_product(shape)
         return Activation(shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Take the rows.
 
         Raises:

@@ -5,7 +5,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import FLOAT, NONE, SIGN, Activation, Record
 from whit.runtime.operators.contract import (
@@ -66,7 +65,7 @@ class Affine(Plain):
             expect(found == operand_count(granularity, source), f"{self.kind} does not fit")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Multiply, then add."""
         x = to_float(x)
         if self.scale is not None:
@@ -80,7 +79,7 @@ class Normalize(Affine):
 
     kind: ClassVar[str] = "normalize"
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Subtract, then divide."""
         x = to_float(x)
         if self.shift is not None:
@@ -107,7 +106,7 @@ class Relu(Plain):
         """Return the same shape; integers keep their domain, signs become float32."""
         return Activation(source.shape, FLOAT if source.domain == SIGN else source.domain)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Take the maximum with 0."""
         x = to_float(x) if x.dtype == np.bool_ else x
         return np.maximum(x, x.dtype.type(0))
@@ -132,7 +131,7 @@ class Sign(Plain):
         """Return signs of the same shape."""
         return Activation(source.shape, SIGN)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Compare with 0."""
         negative: Array = ~(to_float(x) >= 0)
         return negative

@@ -6,7 +6,6 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import (
     ABSENT,
@@ -70,7 +69,7 @@ class Quantize(Plain):
         """Return whole numbers of the same shape."""
         return Activation(source.shape, integer_domain(self.low, self.high))
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Scale, round and limit in float32."""
         steps = np.rint((to_float(x) - np.float32(self.shift)) * np.float32(self.factor))
         steps = np.where(np.isnan(steps), np.float32(self.low), steps)
@@ -150,7 +149,7 @@ class Requantize(Plain):
         expect(bound < 1 << 63, "requantize can leave 64 bits: give smaller numbers")
         return Activation(source.shape, integer_domain(self.low, self.high))
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Multiply, add, divide with rounding half to even, and limit."""
         wide = to_integer(x).astype(np.int64)
         wide = wide * spread_channels(self.multipliers.astype(np.int64), wide)
@@ -193,7 +192,7 @@ class Lookup(Plain):
         expect(1 <= self.table.size <= 256, f"a table has {self.table.size} entries")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Take the entries."""
         found: Array = self.table[np.minimum(x, self.table.size - 1)]
         return found

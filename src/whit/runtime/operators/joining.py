@@ -5,7 +5,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import FLOAT, Activation, Record, product
 from whit.runtime.operators.contract import Array, Plain, expect, second, to_float
@@ -36,7 +35,7 @@ class Add(Plain):
         expect(fits, f"{self.kind} cannot repeat {shape} to {source.shape}")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Add."""
         return to_float(x) + to_float(second(self.kind, other))
 
@@ -47,7 +46,7 @@ class Multiply(Add):
 
     kind: ClassVar[str] = "multiply"
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Multiply."""
         return to_float(x) * to_float(second(self.kind, other))
 
@@ -86,7 +85,7 @@ class Concat(Plain):
         domain = source.domain if source.domain == joined.domain else FLOAT
         return Activation(tuple(left), domain)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Concatenate."""
         parts = [x, second(self.kind, other)]
         if parts[0].dtype != parts[1].dtype:

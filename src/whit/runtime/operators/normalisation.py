@@ -5,7 +5,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import CHANNEL, FEATURE, FLOAT, NONE, Activation, Record
 from whit.runtime.layout import product as size_product
@@ -73,7 +72,7 @@ class LayerNorm(Plain):
             expect(constants is None or constants.size == elements, "layer_norm does not fit")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Normalise, then multiply, then add."""
         axes, shape = tuple(range(x.ndim - self.axes, x.ndim)), x.shape[x.ndim - self.axes :]
         y = _standardise(to_float(x), axes, self.epsilon)
@@ -132,7 +131,7 @@ class GroupNorm(Plain):
             expect(constants is None or constants.size == channels, "group_norm does not fit")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Normalise each group, then multiply, then add."""
         elements = size_product(x.shape[1:]) // self.groups
         grouped = to_float(x).reshape(x.shape[0], self.groups, elements)

@@ -5,7 +5,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import ABSENT, FLOAT, Activation, Record, product
 from whit.runtime.operators.contract import (
@@ -57,7 +56,7 @@ class Pad2d(Plain):
         product(shape)
         return Activation(shape, source.domain if holds(source.domain, self.value) else FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Copy into a larger array."""
         if x.dtype == np.float32 or not holds(domain_of(x), self.value):
             return pad_images(to_float(x), self.pads, self.value)

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import FLOAT, MAX_RANK, Activation, Record
 from whit.runtime.operators.contract import Array, Plain, expect, to_float
@@ -47,7 +46,7 @@ class MaxPool2d(Plain):
         sides = window_sides(self.kind, source.shape, self.size, self.stride, self.pad)
         return Activation((source.shape[0], *sides), source.domain)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Take the maximum of the shifted images; of signs, -1 only where all are -1."""
         lowest: Any = True if x.dtype == np.bool_ else -np.inf
         if x.dtype.kind in "iu":
@@ -89,7 +88,7 @@ class AvgPool2d(Plain):
         sides = window_sides(self.kind, source.shape, self.size, self.stride, self.pad)
         return Activation((source.shape[0], *sides), FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Sum the shifted images, then divide by the number of elements."""
         window = (self.size, self.stride, self.pad)
         sums = _over_windows(to_float(x), np.add, 0.0, window)
@@ -148,7 +147,7 @@ class Reduce(Plain):
         expect(len(shape) > 0, "reduce leaves no axis")
         return Activation(shape, source.domain if self.mode == "max" else FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Reduce behind the batch axis; of signs, the maximum is -1 only where all are -1."""
         axes = tuple(axis + 1 for axis in self.axes)
         if self.mode == "max":

@@ -5,7 +5,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import ABSENT, FLOAT, Activation, Record
 from whit.runtime.operators.activations import softmax
@@ -47,7 +46,7 @@ class Member(Plain):
         """Return the source."""
         return source
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Return the source."""
         return x
 
@@ -115,7 +114,7 @@ class Route(Plain):
             expect(answers, f"route asks the networks {strategy} of {self.members} members")
         return Activation(source.shape, FLOAT)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Return the scores: the program runs the members and calls ``situations`` and ``mix``."""
         return to_float(x)
 

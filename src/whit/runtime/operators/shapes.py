@@ -6,7 +6,6 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import ABSENT, MAX_RANK, Activation, Record, product
 from whit.runtime.operators.contract import Array, Plain, expect
@@ -31,7 +30,7 @@ class Flatten(Plain):
         """Return a vector; the domain stays."""
         return Activation((source.elements,), source.domain)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Reshape to [batch, elements]."""
         return x.reshape(x.shape[0], -1)
 
@@ -62,7 +61,7 @@ class Reshape(Plain):
         expect(product(self.shape) == source.elements, "reshape changes the number of elements")
         return Activation(self.shape, source.domain)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Reshape to [batch, *shape]."""
         return x.reshape(x.shape[0], *self.shape)
 
@@ -95,6 +94,6 @@ class Transpose(Plain):
         expect(tuple(sorted(self.order)) == axes, f"transpose puts {axes} into {self.order}")
         return Activation(tuple(source.shape[axis] for axis in self.order), source.domain)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Transpose behind the batch axis."""
         return x.transpose(0, *(axis + 1 for axis in self.order))

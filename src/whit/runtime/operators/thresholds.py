@@ -6,7 +6,6 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.runtime.backends import BinaryGemm
 from whit.runtime.data_section import DataReader, DataWriter
 from whit.runtime.layout import (
     ABSENT,
@@ -66,7 +65,7 @@ class Threshold(Plain):
         check_thresholds(self.kind, self.thresholds, self.flipped, source)
         return Activation(source.shape, SIGN)
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Compare each channel with its threshold."""
         x = to_float(x) if self.thresholds.dtype.kind == "f" else to_integer(x)
         thresholds = spread_channels(self.thresholds, x)
@@ -126,7 +125,7 @@ class Levels(Plain):
         expect(1 <= levels <= 255 and 1 <= self.step <= 255, "levels has an impossible size")
         return Activation(source.shape, integer_domain(self.low, self.low + self.step * levels))
 
-    def run(self, x: Array, product: BinaryGemm, other: Array | None = None) -> Array:
+    def run(self, x: Array, other: Array | None = None) -> Array:
         """Count the thresholds, one after the other."""
         x = to_float(x) if self.thresholds.dtype.kind == "f" else to_integer(x)
         count = np.zeros(x.shape, dtype=np.int32)
