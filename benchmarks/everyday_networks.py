@@ -15,7 +15,6 @@ The gate: not slower than the best peer in any line, and faster than it in binar
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -117,35 +116,38 @@ def prepared(name: str, folder: Path) -> dict:
     if record.exists():
         return json.loads(record.read_text())
     about = {}
-    with tempfile.TemporaryDirectory() as runs:
-        table = whit.compare(
-            [SPECS["binary"], SPECS["ternary"]], name, seeds=[SEED], settings=TASKS[name], out=runs
-        )
-        results = dict(zip(("float32", "binary", "ternary"), table.rows, strict=True))
-        data = whit.task(name).load()
-        step = max(1, len(data.train) // CALIBRATION)
-        calibration = data.train.inputs[0][::step][:CALIBRATION]
-        for form in FORMS:
-            run = results["float32" if form == "int8" else form].best
-            model = load_result(run.planned.folder).model
-            with float_inputs(model):
-                packed = whit.pack(
-                    model,
-                    *data.valid.raw_example(64),
-                    labels=list(data.class_names) or None,
-                    input_range=data.input_range,
-                    info={"task": name, "spec": run.planned.entry.label, "seed": str(SEED)},
-                    calibration=calibration if form in ("int8", "ternary") else None,
-                )
-            packed.save(folder / f"{name}-{form}.whit")
-            print(f"{name} {form}:\n{packed.report()}")
-            spec = run.planned.entry.label.replace(str(Path(__file__).parent), "benchmarks")
-            about[form] = {
-                "task": name,
-                "spec": spec,
-                "seed": SEED,
-                "epochs": run.planned.settings.epochs,
-            }
+    table = whit.compare(
+        [SPECS["binary"], SPECS["ternary"]],
+        name,
+        seeds=[SEED],
+        settings=TASKS[name],
+        out=folder / "runs",
+    )
+    results = dict(zip(("float32", "binary", "ternary"), table.rows, strict=True))
+    data = whit.task(name).load()
+    step = max(1, len(data.train) // CALIBRATION)
+    calibration = data.train.inputs[0][::step][:CALIBRATION]
+    for form in FORMS:
+        run = results["float32" if form == "int8" else form].best
+        model = load_result(run.planned.folder).model
+        with float_inputs(model):
+            packed = whit.pack(
+                model,
+                *data.valid.raw_example(64),
+                labels=list(data.class_names) or None,
+                input_range=data.input_range,
+                info={"task": name, "spec": run.planned.entry.label, "seed": str(SEED)},
+                calibration=calibration if form in ("int8", "ternary") else None,
+            )
+        packed.save(folder / f"{name}-{form}.whit")
+        print(f"{name} {form}:\n{packed.report()}", flush=True)
+        spec = run.planned.entry.label.replace(str(Path(__file__).parent), "benchmarks")
+        about[form] = {
+            "task": name,
+            "spec": spec,
+            "seed": SEED,
+            "epochs": run.planned.settings.epochs,
+        }
     record.write_text(json.dumps(about))
     return about
 

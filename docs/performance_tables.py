@@ -89,7 +89,7 @@ def about(row: dict, name: str, command: str) -> str:
 def read(name: str) -> list[dict]:
     """Return the lines of a file of results, none where there is no file."""
     path = RESULTS / name
-    return [json.loads(line) for line in path.open()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def number(value: float) -> str:

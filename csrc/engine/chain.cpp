@@ -7,9 +7,10 @@ namespace whit {
 
 namespace {
 
-constexpr size_t kTileRows = 72;        // a multiple of the row tiles of most kernels
+constexpr size_t kTileRows = 96, kRowUnit = 12;
 constexpr size_t kBlockNumbers = 8192;  // 32 KiB
 constexpr size_t kSparseRows = 16;      // from here on a panel beats row by row
+constexpr size_t kSparseUnit = 32;      // pixels
 constexpr size_t kSparseOutputs = 256;  // of one panel, so that their sums stay in the cache
 
 size_t divided_up(size_t a, size_t b) { return (a + b - 1) / b; }
@@ -45,20 +46,64 @@ struct Chain::Tile {
     size_t rows() const { return height * width; }
 };
 
+// The kernels take 4, 6 or 12 rows at once; a tile that is no multiple of them wastes the rest.
+size_t Chain::best_tile_height(size_t unit) const {
+    if (!geometry.image) return kTileRows;
+    size_t best = 1;
+    double least = 1e9;
+    const size_t most = std::min(geometry.final_height, std::max<size_t>(1, 2 * kTileRows / unit));
+    for (size_t height = 1; height <= std::max<size_t>(most, 1); ++height) {
+        const size_t rows = height * unit;
+        const size_t tiles = divided_up(geometry.final_height, height);
+        // All tiles of an image, the last one shorter.
+        const size_t last = (geometry.final_height - (tiles - 1) * height) * unit;
+        const double work = static_cast<double>((tiles - 1) * rounded_up(rows, kRowUnit) +
+                                                rounded_up(last, kRowUnit)) +
+                            4.0 * static_cast<double>(tiles);  // and the cost of a tile itself
+        if (work < least) least = work, best = height;
+    }
+    return best;
+}
+
+// Where every stage has one constant for all numbers, a sample is one long row: an image of one
+// channel would have rows of one number.
+void Chain::flatten() {
+    if (head || source_type == Type::kBits || store.type == Type::kBits) return;
+    for (const Stage &stage : stages) {
+        const bool join = stage.operation == Stage::kJoinAdd || stage.operation == Stage::kJoinMultiply;
+        if (stage.per != Per::kOne || stage.operation == Stage::kMaxPool) return;
+        if (join && stage.join_type == Type::kBits) return;
+    }
+    const size_t rows = geometry.image ? geometry.height * geometry.width : geometry.rows_per_sample;
+    columns *= rows;
+    geometry = Geometry{};
+    geometry.pixel_items = columns;
+}
+
 void Chain::finish() {
+    flatten();
     const size_t factor = geometry.pool_h * geometry.pool_w;
-    tile_width_ = std::min(geometry.final_width, std::max<size_t>(1, kTileRows / factor));
-    tile_height_ = std::max<size_t>(1, kTileRows / (factor * tile_width_));
-    if (geometry.image) tile_height_ = std::min(tile_height_, geometry.final_height);
-    if (head && head->route == Route::kSparse) tile_height_ = kSparsePanel;
+    const bool sparse = head && head->route == Route::kSparse;
+    sparse_image_ = sparse && geometry.image;
+    tile_width_ = sparse_image_ ? geometry.final_width
+                                : std::min(geometry.final_width, std::max<size_t>(1, kTileRows / factor));
+    tile_height_ = best_tile_height(factor * tile_width_);
+    if (sparse_image_)
+        tile_height_ = std::max<size_t>(1, kSparsePanel / (geometry.pool_h * geometry.width));
+    else if (sparse)
+        tile_height_ = kSparsePanel;
     most_rows_ = tile_height_ * tile_width_ * factor;
     // Blocks begin at whole words of sign bits and at whole panels.
     block_unit_ = least_common_multiple(32, head ? head->lanes : 1);
     cuts_columns_ = !head || (head->groups == 1 && head->route != Route::kDepthwise &&
                               head->route != Route::kSparse);
     result_row_bytes_ = row_bytes(store.type, columns);
-    direct_ = head && stages.empty() && store.operation == Store::kCopy && cuts_columns_ &&
-              columns % head->lanes == 0 && head->correction.empty() && tap_sums.empty();
+    if (head)
+        head->select_kernels(most_rows_, {geometry.offsets.size(), geometry.run_length,
+                                          geometry.offsets.data()});
+    // Without pads and pools, a block of numbers that are not narrowed is the result itself.
+    in_place_ = store.operation == Store::kCopy && factor == 1 && cuts_columns_ &&
+                (!head || columns % head->lanes == 0);
 }
 
 // Columns of one block when a tile has so many rows.
@@ -89,7 +134,10 @@ ScratchSize Chain::scratch() const {
     size.block = 4 * (most + most_rows_ * (2 * lanes + 64));
     size.rows = most_rows_ * sizeof(void *);
     size.extra = 4 * rounded_up(columns, 32);
-    if (head && head->route == Route::kSparse)
+    if (sparse_image_)
+        size.extra = 4 * columns * rounded_up(tile_height_ * geometry.pool_h * geometry.width,
+                                              kSparseUnit);
+    else if (head && head->route == Route::kSparse)
         size.extra = 4 * kSparsePanel * (geometry.pixel_items + kSparseOutputs + 1);
     return size;
 }
@@ -136,6 +184,21 @@ void Chain::run(Frame &frame, Call &call) const {
 }
 
 void Chain::pad(const uint8_t *source, uint8_t *padded) const {
+    if (sparse_image_) {
+        // Planes of one number a pixel.
+        const size_t plane = geometry.height * geometry.width;
+        const float border = static_cast<float>(pad_value);
+        for (size_t channel = 0; channel < geometry.pixel_items; ++channel) {
+            float *to = reinterpret_cast<float *>(padded) + channel * plane;
+            const float *from =
+                reinterpret_cast<const float *>(source) + channel * image_height * image_width;
+            std::fill(to, to + plane, border);
+            for (size_t y = 0; y < image_height; ++y)
+                std::memcpy(to + (pad_h + y) * geometry.width + pad_w, from + y * image_width,
+                            4 * image_width);
+        }
+        return;
+    }
     const size_t items = geometry.pixel_items, width = geometry.width;
     const bool bits = source_type == Type::kBits;
     const size_t pixel = pixel_bytes();
@@ -197,24 +260,18 @@ void Chain::run_tile(const Job &job, Tile &tile, Scratch &scratch) const {
     block.rows = tile.rows(), block.columns = tile.count;
     block.stride = rounded_up(tile.count, head ? std::max<size_t>(head->lanes, 1) : 8);
     if (head && head->groups > 1) block.stride += head->lanes;
-    if (direct_) {
-        block.data = destination(job, tile, 0);
-        block.stride = columns;
-        // Rows of an image tile follow one another only where the tile is as wide as the image.
-        if (tile.final_width != geometry.final_width && tile.height > 1) {
-            block.data = scratch.block.data();
-            block.stride = tile.count;
-        }
-    }
-    const bool done = block.data != scratch.block.data();
+    // Rows of an image tile follow one another only where the tile is as wide as the image.
+    const bool in_place =
+        in_place_ && (tile.final_width == geometry.final_width || tile.height == 1);
+    if (in_place) block.data = destination(job, tile, 0), block.stride = columns;
     if (head) compute(job, tile, block, scratch);
     else load(job, tile, block);
-    if (done) return;
     for (const Stage &stage : stages) apply(job, stage, tile, block, scratch);
-    store_rows(job, tile, block);
+    if (!in_place) store_rows(job, tile, block);
 }
 
 void Chain::compute(const Job &job, const Tile &tile, Block &block, Scratch &scratch) const {
+    if (sparse_image_) return multiply_sparse_image(job, tile, block, scratch);
     if (head->route == Route::kSparse) return multiply_sparse(job, tile, block, scratch);
     const size_t item = head->left == Type::kBits ? 4 : type_bytes(head->left);
     const size_t pixel = pixel_bytes();
@@ -274,6 +331,27 @@ void Chain::multiply_sparse(const Job &job, const Tile &tile, Block &block,
         kernels->elementwise->transpose(sums, n, m, kSparsePanel, block.floats(0) + first,
                                         block.stride, 4);
     }
+}
+
+// Rows of a planar image follow one another, so that one weight meets the pixels of several rows
+// side by side; what it makes of the borders between them is left out afterwards.
+void Chain::multiply_sparse_image(const Job &job, const Tile &tile, Block &block,
+                                  Scratch &scratch) const {
+    const size_t plane = geometry.height * geometry.width;
+    const float *x = reinterpret_cast<const float *>(job.source) +
+                     tile.problem * plane * geometry.pixel_items +
+                     tile.y * geometry.pool_h * geometry.width;
+    // Whole vectors: what lies behind the last pixel is left out with the borders.
+    const size_t width = rounded_up((tile.height - 1) * geometry.width + tile.width, kSparseUnit);
+    const size_t stride = width;
+    float *sums = scratch.extra.as<float>();
+    kernels->sparse.multiply(x, width, head->begin.data(), head->offsets.data(),
+                             head->values.data(), columns,
+                             head->bias.empty() ? nullptr : head->bias.data(), head->floor, sums,
+                             stride);
+    for (size_t i = 0; i < tile.height; ++i)
+        kernels->elementwise->transpose(sums + i * geometry.width, columns, tile.width, stride,
+                                        block.floats(i * tile.width), block.stride, 4);
 }
 
 void Chain::correct_border(const Tile &tile, const Block &block) const {
@@ -383,27 +461,12 @@ void Chain::apply_once(const Stage &stage, const Block &block, size_t constant) 
     }
 }
 
-// Windows of a tile to one row each, in place: a row is written at or before where it is read.
+// Windows of a tile to one row each.
 void Chain::pool(const Stage &stage, Tile &tile, Block &block) const {
     const size_t height = tile.height / stage.pool_h, width = tile.width / stage.pool_w;
-    for (size_t i = 0; i < height; ++i)
-        for (size_t j = 0; j < width; ++j) {
-            float *out = block.floats(i * width + j);
-            for (size_t h = 0; h < stage.pool_h; ++h)
-                for (size_t w = 0; w < stage.pool_w; ++w) {
-                    const float *in = block.floats((i * stage.pool_h + h) * tile.width +
-                                                   j * stage.pool_w + w);
-                    if (h == 0 && w == 0) {
-                        if (in != out) std::memmove(out, in, 4 * block.columns);
-                    } else if (stage.whole) {
-                        kernels->elementwise->larger_integers(
-                            reinterpret_cast<int32_t *>(out), reinterpret_cast<const int32_t *>(in),
-                            block.columns);
-                    } else {
-                        kernels->elementwise->larger_floats(out, in, block.columns);
-                    }
-                }
-        }
+    const auto work = stage.whole ? kernels->elementwise->pool_integers
+                                  : kernels->elementwise->pool_floats;
+    work(block, tile.width, stage.pool_h, stage.pool_w);
     tile.height = height, tile.width = width;
     tile.pooled_h /= stage.pool_h, tile.pooled_w /= stage.pool_w;
     block.rows = height * width;

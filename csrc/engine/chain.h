@@ -100,13 +100,17 @@ class Chain : public Node {
   private:
     struct Job;
     struct Tile;
+    void flatten();
     size_t pixel_bytes() const;
     size_t block_columns(size_t rows) const;
+    size_t best_tile_height(size_t unit) const;
     void pad(const uint8_t *source, uint8_t *padded) const;
     void run_unit(const Job &job, size_t unit, size_t thread) const;
     void run_tile(const Job &job, Tile &tile, Scratch &scratch) const;
     void compute(const Job &job, const Tile &tile, Block &block, Scratch &scratch) const;
     void multiply_sparse(const Job &job, const Tile &tile, Block &block, Scratch &scratch) const;
+    void multiply_sparse_image(const Job &job, const Tile &tile, Block &block,
+                               Scratch &scratch) const;
     void correct_border(const Tile &tile, const Block &block) const;
     void load(const Job &job, const Tile &tile, Block &block) const;
     void apply(const Job &job, const Stage &stage, Tile &tile, Block &block,
@@ -123,7 +127,8 @@ class Chain : public Node {
     size_t most_rows_ = 1;                     // of the product in one tile
     size_t block_unit_ = 32;                   // columns of a block are a multiple of it
     bool cuts_columns_ = true;
-    bool direct_ = false;                      // the kernel writes the result itself
+    bool sparse_image_ = false;                // a sparse convolution: its source is planar
+    bool in_place_ = false;                    // blocks lie in the result itself
     size_t result_row_bytes_ = 0;
 };
 

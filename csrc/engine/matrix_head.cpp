@@ -1,7 +1,13 @@
 #include "matrix_head.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <string>
+
+#include "../kernels/selection.h"
 
 namespace whit {
 
@@ -172,6 +178,25 @@ void multiply_naively(const MatrixHead &head, const void *const *rows, size_t m,
     }
 }
 
+// WHIT_KERNEL_CACHE names the file (empty: none); else it lies in the user's cache.
+std::string kernel_cache() {
+    if (const char *path = std::getenv("WHIT_KERNEL_CACHE")) return path;
+    const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
+    std::string folder;
+    if (cache && *cache) folder = cache;
+    else if (home && *home) folder = std::string(home) + "/.cache";
+    else return "";
+    // Where a folder cannot be made the file cannot be written, and measurements are not kept.
+    ::mkdir(folder.c_str(), 0777);
+    ::mkdir((folder + "/whit").c_str(), 0777);
+    return folder + "/whit/kernels.txt";
+}
+
+Selection &selection() {
+    static Selection remembered(kernel_cache());
+    return remembered;
+}
+
 template <typename Kernel>
 void pack_panels(const Kernel &kernel, const ColumnOrder &order, MatrixHead &head) {
     head.lanes = kernel.lanes;
@@ -240,7 +265,7 @@ MatrixHead pack_matrix(const Weight &weight, const std::vector<float> &bias, Dom
     switch (route) {
         case Route::kBinary:
             head.lanes = kernels.binary_lanes;
-            head.binary = &kernels.binary[0];
+            head.binary = head.binary_row = &kernels.binary[0];
             pack_binary(weight, order, head);
             return head;
         case Route::kInteger:
@@ -311,6 +336,12 @@ MatrixHead pack_matrix(const Weight &weight, const std::vector<float> &bias, Dom
     return head;
 }
 
+void MatrixHead::select_kernels(size_t most_rows, const Runs &runs) {
+    if (route != Route::kBinary) return;
+    binary_row = &select_binary(*kernels, 1, runs.count, runs.length, selection());
+    binary = &select_binary(*kernels, most_rows, runs.count, runs.length, selection());
+}
+
 void MatrixHead::multiply(const void *const *rows, size_t m, const Runs &runs, size_t group,
                           size_t first, size_t count, size_t used_planes, void *out,
                           size_t stride) const {
@@ -324,9 +355,10 @@ void MatrixHead::multiply(const void *const *rows, size_t m, const Runs &runs, s
     const auto *const *float_rows = reinterpret_cast<const float *const *>(rows);
     switch (route) {
         case Route::kBinary:
-            return binary->multiply(reinterpret_cast<const uint32_t *const *>(rows), m, runs,
-                                    reinterpret_cast<const uint32_t *>(own), panel_count, bits,
-                                    whole, stride);
+            return (m == 1 ? binary_row : binary)
+                ->multiply(reinterpret_cast<const uint32_t *const *>(rows), m, runs,
+                           reinterpret_cast<const uint32_t *>(own), panel_count, bits, whole,
+                           stride);
         case Route::kInteger:
             return integer->multiply(rows, m, runs, own, panel_count, whole, stride);
         case Route::kPlaneBytes:

@@ -39,7 +39,7 @@ struct MatrixHead {
     Type left{};                     // type of the rows that are read
     int32_t offset = 0;              // what the left type adds to the true number
     const IntegerKernel *integer = nullptr;
-    const BinaryKernel *binary = nullptr;
+    const BinaryKernel *binary = nullptr, *binary_row = nullptr;  // of many rows, of one
     int32_t bits = 0;                // true signs of a row
     Bytes panels;                    // of all groups, one after the other
     size_t group_bytes = 0;
@@ -61,6 +61,8 @@ struct MatrixHead {
 
     // Columns that a block has to have room for.
     size_t padded() const { return rounded_up(outputs, lanes) + lanes; }
+    // Picks the kernels of signs for rows that come one at a time and so many at once.
+    void select_kernels(size_t most_rows, const Runs &runs);
 
     // Multiplies m rows; out: [m][stride] int32 or float of the outputs [first, first + count),
     // first and count multiples of lanes (or the end). planes: how many bit planes to use.

@@ -19,7 +19,7 @@ Plan::~Plan() = default;
 void Plan::place_buffers(size_t samples) {
     std::vector<size_t> order;
     const auto bytes = [&](const Buffer &buffer) {
-        return rounded_up(samples * buffer.sample_bytes + kSlackBytes, kAlignment);
+        return rounded_up(samples * buffer.sample_bytes + buffer.fixed_bytes + kSlackBytes, kAlignment);
     };
     for (size_t i = 0; i < buffers_.size(); ++i)
         if (!(result_outside_ && i == result_)) order.push_back(i);

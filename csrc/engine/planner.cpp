@@ -8,7 +8,13 @@ namespace whit {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kSparseDensity = 0.10f;  // at most so many weights are not zero
+// At most so many weights are not zero: below, the kernels of sparse matrices are faster. Pixels
+// lie side by side, while one sample of a vector leaves them a single number for each weight.
+constexpr float kSparseVector = 0.10f, kSparseImage = 0.30f;
+
+float density(const Weight &weight) {
+    return static_cast<float>(weight.nonzero) / static_cast<float>(weight.rows * weight.columns);
+}
 
 bool joins_values(Kind kind) {
     return kind == Kind::kAdd || kind == Kind::kMultiply || kind == Kind::kConcat ||
@@ -19,6 +25,17 @@ bool same_memory(const Shape &shape, Type type) {
     // With one channel, or one pixel, both orders are the same bytes.
     return type != Type::kBits && shape.rank == 3 &&
            (shape.axes[0] == 1 || shape.axes[1] * shape.axes[2] == 1);
+}
+
+// Division by a power of two is multiplication by its inverse, bit for bit, and several times slower.
+void multiply_instead(Stage &divide) {
+    for (float divisor : divide.floats) {
+        int exponent;
+        const bool power = std::abs(std::frexp(divisor, &exponent)) == 0.5f;
+        if (!power || exponent < -100 || exponent > 100) return;
+    }
+    divide.operation = Stage::kMultiply;
+    for (float &divisor : divide.floats) divisor = 1.0f / divisor;
 }
 
 bool apart(const Step &step) {  // windows that neither overlap nor leave the image
@@ -270,9 +287,7 @@ void Planner::add_linear(Chain &chain, const Step &own) {
     const Weight &weight = own.weight;
     const Shape &in = shape(own.source);
     Route route = choose_route(weight, !own.bias.empty(), domain(own.source), 1, false);
-    const float density =
-        static_cast<float>(weight.nonzero) / static_cast<float>(weight.rows * weight.columns);
-    if (route == Route::kFloats && density <= kSparseDensity && weight.columns < 65536)
+    if (route == Route::kFloats && density(weight) <= kSparseVector && weight.columns < 65536)
         route = Route::kSparse;
     const Type left = left_type(route, weight, domain(own.source), kernels_);
     const bool bits = left == Type::kBits;
@@ -315,8 +330,11 @@ void Planner::add_conv2d(Chain &chain, const Step &own) {
     const size_t taps = own.size_h * own.size_w, channels = in.axes[0];
     const size_t per_group = weight.columns / taps, groups = channels / per_group;
     const bool depthwise = per_group == 1 && weight.rows == channels && channels > 1;
-    const Route route =
-        choose_route(weight, !own.bias.empty(), domain(own.source), groups, depthwise);
+    Route route = choose_route(weight, !own.bias.empty(), domain(own.source), groups, depthwise);
+    const bool sparse = route == Route::kFloats && groups == 1 && own.stride_h == 1 &&
+                        own.stride_w == 1 && density(weight) <= kSparseImage &&
+                        in.axes[2] <= 256 && channels * in.axes[1] * in.axes[2] < size_t{1} << 28;
+    if (sparse) route = Route::kSparse;
     const Type left = left_type(route, weight, domain(own.source), kernels_);
     const bool bits = left == Type::kBits;
     const size_t padded_items = bits ? rounded_up(per_group, 32) : per_group;
@@ -350,16 +368,30 @@ void Planner::add_conv2d(Chain &chain, const Step &own) {
     }
     chain.columns = weight.rows;
     chain.source_type = left;
-    chain.source_buffer = require(own.source, {left, Order::kChannelsLast});
-    chain.source_sample_bytes = sample_bytes(in, {left, Order::kChannelsLast});
+    const Form form{left, sparse ? Order::kPlanar : Order::kChannelsLast};
+    chain.source_buffer = require(own.source, form);
+    chain.source_sample_bytes = sample_bytes(in, form);
+    if (sparse) {
+        // Where the number of a channel and tap lies in a planar image, seen from a pixel.
+        const size_t plane = geometry.height * geometry.width;
+        for (uint32_t &offset : chain.head->offsets) {
+            const size_t item = offset / kSparsePanel, tap = item / channels;
+            offset = static_cast<uint32_t>(
+                item % channels * plane +
+                (tap / own.size_w * geometry.width + tap % own.size_w) * own.dilation);
+        }
+    }
     chain.image_height = in.axes[1], chain.image_width = in.axes[2];
     chain.image_channels = channels;
     chain.pad_h = own.pad_h, chain.pad_w = own.pad_w;
     chain.kernel_h = own.size_h, chain.kernel_w = own.size_w, chain.dilation = own.dilation;
+    // A sparse convolution reads whole vectors of pixels, also behind the last one.
+    if (sparse) plan_.buffers_[chain.source_buffer].fixed_bytes = 256;
     if (!own.pad_h && !own.pad_w) return;
     chain.pad_value = own.pad_value + (bits ? 0 : left_offset(left));
     chain.padded_buffer = new_buffer(geometry.height * geometry.width *
                                      row_bytes(left, bits ? 32 * geometry.pixel_items : channels));
+    if (sparse) plan_.buffers_[chain.padded_buffer].fixed_bytes = 256;
     if (!bits || own.pad_value != 0) return;
     chain.tap_sums.assign(taps * weight.rows, 0);
     for (size_t row = 0; row < weight.rows; ++row)
@@ -495,8 +527,10 @@ void Planner::add_stages(Chain &chain, const Growth &growth, const Step &own, bo
             widen();
             if (!own.shift.empty())
                 stages.push_back(constants(Stage::kSubtract, growth, own, own.shift));
-            if (!own.scale.empty())
+            if (!own.scale.empty()) {
                 stages.push_back(constants(Stage::kDivide, growth, own, own.scale));
+                multiply_instead(stages.back());
+            }
             return;
         case Kind::kRelu: {
             const bool kept = domain(own.source) != Domain::kFloat &&

@@ -86,6 +86,10 @@ struct ElementwiseKernels {
     // The larger of two rows, to the first.
     void (*larger_floats)(float *x, const float *y, size_t n);
     void (*larger_integers)(int32_t *x, const int32_t *y, size_t n);
+    // The largest of each window of an image of `width` columns, a pixel a row of the block, to the
+    // first rows of the block: windows of pool_h x pool_w pixels that do not overlap.
+    void (*pool_floats)(const Block &x, size_t width, size_t pool_h, size_t pool_w);
+    void (*pool_integers)(const Block &x, size_t width, size_t pool_h, size_t pool_w);
     // x[i] += y[i], x[i] *= y[i].
     void (*add_row)(float *x, const float *y, size_t n);
     void (*multiply_row)(float *x, const float *y, size_t n);

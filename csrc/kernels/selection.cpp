@@ -51,7 +51,7 @@ std::string ask_processor() {
 std::string ask_processor() {
     std::ifstream file("/proc/cpuinfo");
     for (std::string line; std::getline(file, line);) {
-        if (line.compare(0, 10, "model name") == 0 || line.compare(0, 8, "CPU part") == 0) return line;
+        if (line.rfind("model name", 0) == 0 || line.rfind("CPU part", 0) == 0) return line;
     }
     return "unknown processor";
 }

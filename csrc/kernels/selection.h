@@ -42,8 +42,8 @@ class Selection {
     std::map<std::string, std::string> kernel_of_;  // by the line of the file that names the case
 };
 
-// A kernel of table.binary for rows of run_count runs of run_length words. Measures at most once for
-// each level, size of m and number of words, in well under a millisecond.
+// A kernel of table.binary for rows of run_count runs of run_length words. Measures at most once
+// for each level, size of m and number of words, in well under a millisecond.
 const BinaryKernel &select_binary(const KernelTable &table, size_t m, size_t run_count,
                                   size_t run_length, Selection &selection);
 

@@ -72,8 +72,8 @@ void fill_left(const Shape &shape, Values values, Left &left, uint32_t *memory, 
         uint32_t *row = memory + r * left.row_words;
         left.rows.push_back(row);
         for (size_t w = 0; w < shape.words(); ++w) {
-            uint32_t &word =
-                row[left.offsets[w / shape.run_length] + static_cast<ptrdiff_t>(w % shape.run_length)];
+            const ptrdiff_t run = left.offsets[w / shape.run_length];
+            uint32_t &word = row[run + static_cast<ptrdiff_t>(w % shape.run_length)];
             if (values != Values::random) word = 0;
             word &= word_mask(shape, w);
         }

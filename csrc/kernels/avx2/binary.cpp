@@ -1,24 +1,20 @@
 // Signs times signs with AVX2: a panel is 32 outputs, four vectors of 32-bit lanes a word.
 //
-// "table": two rows of the left matrix give a table of 16 bytes for each four bits of K, whose entry
-// w holds the number of unequal bits of row 0 and w in its low half and of row 1 in its high half.
-// So one byte shuffle counts four bits of 32 outputs and two rows, and no exclusive or is needed.
-// Three lookups may be added before a half overflows. A tree of carry-save adders needs at least
-// six logic operations for 256 products where this needs three.
-// "shuffle": exclusive or and a byte popcount by shuffles, for a single row.
-#include <immintrin.h>
-
-#include "../kernels.h"
+// "table": two rows of the left matrix give a table of 16 bytes for each four bits of K: entry w
+// holds the number of bits of w that differ from row 0 in its low half, from row 1 in its high
+// half. So one byte shuffle counts four bits of 32 outputs and two rows, and no exclusive or is
+// needed. Three lookups may be added before a half overflows. A tree of carry-save adders needs six
+// logic operations for 256 products where this needs three (9 for 3 lookups: 768 products).
+// "shuffle": exclusive or and a byte popcount by shuffles, for a few rows.
+#include "../generic/binary_shuffle_avx2.h"
 
 namespace whit {
 namespace {
 
-constexpr size_t kLanes = 32;
-constexpr size_t kWordBytes = kLanes * 4;  // of a panel
 constexpr size_t kBlockRows = 32;
 // A byte counts up to 255 unequal bits, that is 7 words of 32. Six have no nibbles to fill up to a
-// multiple of three, and in a convolution of 64 channels or more lie within one run: a row of it has
-// runs of 3 * channels / 32 words.
+// multiple of three, and lie within one run of a convolution of 64 channels or more, whose rows
+// have runs of 3 * channels / 32 words.
 constexpr size_t kBlockWords = 6;
 constexpr size_t kBlockNibbles = 8 * kBlockWords;
 constexpr size_t kIndexBytes = 64;  // of a pair of rows
@@ -48,18 +44,6 @@ constexpr PairTables make_pair_tables() {
 
 constexpr PairTables kPairTables = make_pair_tables();
 
-inline __m256i load(const void *from) {
-    return _mm256_loadu_si256(static_cast<const __m256i *>(from));
-}
-
-inline void store(void *to, __m256i value) {
-    _mm256_storeu_si256(static_cast<__m256i *>(to), value);
-}
-
-inline __m256i high_halves(__m256i bytes) {
-    return _mm256_and_si256(_mm256_srli_epi16(bytes, 4), _mm256_set1_epi8(15));
-}
-
 // Where the words of a block lie in a row: pieces of runs.
 struct Pieces {
     size_t count;
@@ -74,7 +58,8 @@ struct Cursor {
     Pieces take(const Runs &runs, size_t words) {
         Pieces pieces{};
         for (size_t done = 0; done < words;) {
-            const size_t left = runs.length - word, length = left < words - done ? left : words - done;
+            const size_t left = runs.length - word, wanted = words - done;
+            const size_t length = left < wanted ? left : wanted;
             pieces.offset[pieces.count] = runs.offsets[run] + static_cast<ptrdiff_t>(word);
             pieces.target[pieces.count++] = done;
             done += length;
@@ -138,10 +123,10 @@ inline void index_pieces(const uint32_t *const *rows, size_t m, const Pieces &pi
     }
 }
 
-// Byte b of all 32 lanes of a word in plane b. Byte 16 h + 4 i + j of a plane is lane 8 i + 4 h + j.
+// Byte b of all 32 lanes of a word in plane b; its byte 16 h + 4 i + j is lane 8 i + 4 h + j.
 inline void transpose_word(const uint8_t *word, __m256i plane[4]) {
-    const __m256i group = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4,
-                                           8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m256i group = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     const __m256i y0 = _mm256_shuffle_epi8(load(word), group);
     const __m256i y1 = _mm256_shuffle_epi8(load(word + 32), group);
     const __m256i y2 = _mm256_shuffle_epi8(load(word + 64), group);
@@ -165,9 +150,7 @@ inline size_t split_panels(const uint8_t *panels, size_t panel_bytes, size_t wor
         uint8_t *to = nibbles + g * kLanes;
         for (size_t w = 0; w < words; ++w, from += kWordBytes, to += 8 * step) {
             // The blocks of a panel are far apart in time: have the next one on its way.
-            _mm_prefetch(reinterpret_cast<const char *>(from + kBlockWords * kWordBytes), _MM_HINT_T0);
-            _mm_prefetch(reinterpret_cast<const char *>(from + kBlockWords * kWordBytes + 64),
-                         _MM_HINT_T0);
+            prefetch_word(from + kBlockWords * kWordBytes);
             __m256i plane[4];
             transpose_word(from, plane);
             for (size_t b = 0; b < 4; ++b) {
@@ -304,64 +287,6 @@ void multiply_table(const uint32_t *const *rows, size_t m, const Runs &runs,
                 case 3: multiply_spans<3>(rows + r, count, runs, at, bits, to, stride); break;
                 default: multiply_spans<4>(rows + r, count, runs, at, bits, to, stride); break;
             }
-        }
-    }
-}
-
-// Adds up the four bytes of each lane.
-inline __m256i lane_sums(__m256i bytes) {
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1)),
-                             _mm256_set1_epi16(1));
-}
-
-inline __m256i count_bytes(__m256i unequal) {
-    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2,
-                                           1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
-    const __m256i low = _mm256_and_si256(unequal, _mm256_set1_epi8(15));
-    return _mm256_add_epi8(_mm256_shuffle_epi8(table, low),
-                           _mm256_shuffle_epi8(table, high_halves(unequal)));
-}
-
-// One row and one panel; the panels are one stream of memory, read kAhead bytes ahead.
-inline void shuffle_panel(const uint32_t *row, const Runs &runs, const uint8_t *panel, int32_t bits,
-                          int32_t *out) {
-    constexpr size_t kByteWords = 31;  // a byte counts 8 bits a word
-    constexpr size_t kAhead = 2048;
-    __m256i sums[4];
-    for (size_t i = 0; i < 4; ++i) sums[i] = _mm256_setzero_si256();
-    for (size_t run = 0; run < runs.count; ++run) {
-        const uint32_t *words = row + runs.offsets[run];
-        for (size_t begin = 0; begin < runs.length; begin += kByteWords) {
-            const size_t end = begin + kByteWords < runs.length ? begin + kByteWords : runs.length;
-            __m256i counts[4];
-            for (size_t i = 0; i < 4; ++i) counts[i] = _mm256_setzero_si256();
-            for (size_t w = begin; w < end; ++w, panel += kWordBytes) {
-                const __m256i word = _mm256_set1_epi32(static_cast<int>(words[w]));
-                _mm_prefetch(reinterpret_cast<const char *>(panel + kAhead), _MM_HINT_T0);
-                _mm_prefetch(reinterpret_cast<const char *>(panel + kAhead + 64), _MM_HINT_T0);
-                for (size_t i = 0; i < 4; ++i) {
-                    counts[i] = _mm256_add_epi8(
-                        counts[i], count_bytes(_mm256_xor_si256(word, load(panel + 32 * i))));
-                }
-            }
-            for (size_t i = 0; i < 4; ++i) {
-                sums[i] = _mm256_add_epi32(sums[i], lane_sums(counts[i]));
-            }
-        }
-    }
-    for (size_t i = 0; i < 4; ++i) {
-        store(out + 8 * i, _mm256_sub_epi32(_mm256_set1_epi32(bits), _mm256_slli_epi32(sums[i], 1)));
-    }
-}
-
-void multiply_shuffle(const uint32_t *const *rows, size_t m, const Runs &runs,
-                      const uint32_t *panels, size_t panel_count, int32_t bits, int32_t *out,
-                      size_t stride) {
-    const size_t panel_bytes = runs.count * runs.length * kWordBytes;
-    const uint8_t *panel = reinterpret_cast<const uint8_t *>(panels);
-    for (size_t p = 0; p < panel_count; ++p, panel += panel_bytes) {
-        for (size_t r = 0; r < m; ++r) {
-            shuffle_panel(rows[r], runs, panel, bits, out + r * stride + p * kLanes);
         }
     }
 }

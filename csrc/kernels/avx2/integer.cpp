@@ -10,9 +10,7 @@ struct Lanes {
     using Vector = __m256i;
     static constexpr size_t kBytes = 32;
     static constexpr bool kFourByteProduct = false;
-    static constexpr size_t kTileRows = 6;         // 12 sums, 2 weights, 1 left, 1 product
-    static constexpr size_t kFusedRows = 8;        // 8 sums, the fields and what they need
-    static constexpr size_t kDecodeFromRows = 17;
+    static constexpr size_t kTileRows = 6;  // 12 sums, 2 weights, 1 left, 1 product
 
     static Vector zero() { return _mm256_setzero_si256(); }
     static Vector load(const void *from) {

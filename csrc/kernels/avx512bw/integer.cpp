@@ -16,8 +16,6 @@ struct Lanes {
     static constexpr size_t kBytes = 64;
     static constexpr bool kFourByteProduct = false;
     static constexpr size_t kTileRows = 12;  // 24 sums, 2 weights, 1 left, 1 product
-    static constexpr size_t kFusedRows = 8;
-    static constexpr size_t kDecodeFromRows = 17;
 
     static Vector zero() { return _mm512_setzero_si512(); }
     static Vector load(const void *from) {

@@ -111,14 +111,14 @@ struct CarrySaveTile {
     }
 
     static WHIT_INLINE void add_sixteen(const uint32_t *row, const uint32_t *panel, size_t word,
-                            BitCounters &counters, Sum &sum) {
+                                        BitCounters &counters, Sum &sum) {
         const __m512i first = counters.add_eight(row, panel, word);
         const __m512i second = counters.add_eight(row, panel, word + 8);
         sum.add_sixteens(carry_save(counters.eights, first, second));
     }
 
-    static WHIT_INLINE void add_rest(const uint32_t *row, const uint32_t *panel, size_t word, size_t words,
-                         BitCounters &counters, Sum &sum) {
+    static WHIT_INLINE void add_rest(const uint32_t *row, const uint32_t *panel, size_t word,
+                                     size_t words, BitCounters &counters, Sum &sum) {
         if (words - word >= 8) {
             const __m512i carry = counters.add_eight(row, panel, word);
             sum.add_sixteens(_mm512_and_si512(counters.eights, carry));

@@ -27,6 +27,11 @@ struct Product {
     size_t stride;
 };
 
+// Vector v of one step, of panels that lie panel_floats apart.
+WHIT_INLINE Vector load_weights(const float *panel, size_t v, size_t panel_floats) {
+    return load(panel + v / kPanelVectors * panel_floats + v % kPanelVectors * kWidth);
+}
+
 struct Place {
     const float *panel;
     const float *ahead;  // what will be needed next; may point anywhere
@@ -34,26 +39,25 @@ struct Place {
     float *out;
 };
 
-// Adds `steps` steps of k to the sums, each step to its own set of them.
-template <size_t Rows, size_t Panels, size_t Steps>
-WHIT_INLINE void add_steps(Vector (&sums)[Steps][Rows][Panels * kPanelVectors],
-                           const float *const (&left)[Rows], size_t k, const float *panel,
-                           size_t panel_floats, size_t steps) {
+// One step of k. What there are fewer of, rows or vectors of weights, is held in registers.
+template <size_t Rows, size_t Panels>
+WHIT_INLINE void add_step(Vector (&sums)[Rows][Panels * kPanelVectors],
+                          const float *const (&left)[Rows], size_t k, const float *panel,
+                          size_t panel_floats) {
+    constexpr size_t vectors = Panels * kPanelVectors;
+    constexpr bool hold_rows = Rows < vectors;
+    Vector held[hold_rows ? Rows : vectors];
     WHIT_UNROLL
-    for (size_t s = 0; s < steps; ++s) {
-        Vector weights[Panels * kPanelVectors];
+    for (size_t i = 0; i < (hold_rows ? Rows : vectors); ++i) {
+        held[i] = hold_rows ? broadcast(left[i] + k) : load_weights(panel, i, panel_floats);
+    }
+    WHIT_UNROLL
+    for (size_t i = 0; i < (hold_rows ? vectors : Rows); ++i) {
+        const Vector other = hold_rows ? load_weights(panel, i, panel_floats)
+                                       : broadcast(left[i] + k);
         WHIT_UNROLL
-        for (size_t v = 0; v < Panels * kPanelVectors; ++v) {
-            weights[v] = load(panel + s * kLanes + v / kPanelVectors * panel_floats +
-                              v % kPanelVectors * kWidth);
-        }
-        WHIT_UNROLL
-        for (size_t r = 0; r < Rows; ++r) {
-            const Vector value = broadcast(left[r] + k + s);
-            WHIT_UNROLL
-            for (size_t v = 0; v < Panels * kPanelVectors; ++v) {
-                accumulate(sums[s][r][v], value, weights[v]);
-            }
+        for (size_t j = 0; j < (hold_rows ? Rows : vectors); ++j) {
+            accumulate(hold_rows ? sums[j][i] : sums[i][j], held[j], other);
         }
     }
 }
@@ -115,15 +119,15 @@ WHIT_NOINLINE void multiply_tile(const Product &product, const float *const *row
             }
             place.ahead += Lines * kLineFloats;
             WHIT_UNROLL
-            for (size_t s = 0; s < unrolled; s += Steps) {
-                add_steps<Rows, Panels, Steps>(sums, left, k + s, place.panel + s * kLanes,
-                                               panel_floats, Steps);
+            for (size_t s = 0; s < unrolled; ++s) {
+                add_step<Rows, Panels>(sums[s % Steps], left, k + s, place.panel + s * kLanes,
+                                       panel_floats);
                 keep_order();
             }
             place.panel += unrolled * kLanes;
         }
         for (; k < runs.length; ++k) {
-            add_steps<Rows, Panels, Steps>(sums, left, k, place.panel, panel_floats, 1);
+            add_step<Rows, Panels>(sums[0], left, k, place.panel, panel_floats);
             place.panel += kLanes;
         }
     }

@@ -9,8 +9,8 @@
 namespace whit {
 namespace {
 
-// kBytes kernels: only where bytes are multiplied without a limit on their sums. Elsewhere the
-// engine takes `wide`, which is as fast: two products of 16 bits against two halves of a byte.
+// int8 only where four byte products are summed in 32 bits. Elsewhere 255 * -128 * 2 overflows the
+// 16-bit pairs, and both halves of a byte apart cost more than `wide`, which the engine takes then.
 inline void fill_integers(KernelTable &table) {
     table.ternary = integer_kernel<ByteProduct, TernaryFormat>();
     table.int4 = integer_kernel<ByteProduct, NibbleFormat>();

@@ -2,8 +2,8 @@
 //
 // The including file defines, in its anonymous namespace, `struct Lanes` (its vectors). A panel is
 // kVectors vectors of outputs wide. There are two ways through it:
-// few rows: each group of fields is decoded in registers and used by up to kFusedRows rows;
-// many rows: a block of steps is decoded once into a buffer on the stack, which stays in the first
+// up to kFusedRows rows: each group of fields is decoded in registers and used by all rows;
+// more rows: a block of steps is decoded once into a buffer on the stack, which stays in the first
 // cache while all rows pass it in tiles of kTileRows rows.
 #ifndef WHIT_INTEGER_MULTIPLY_H
 #define WHIT_INTEGER_MULTIPLY_H
@@ -20,18 +20,12 @@ constexpr size_t kVectors = 2;
 constexpr size_t kVectorLanes = Lanes::kBytes / 4;
 constexpr size_t kPanelLanes = kVectors * kVectorLanes;
 constexpr size_t kTileRows = Lanes::kTileRows;
-constexpr size_t kFusedRows = Lanes::kFusedRows;  // at most, one vector of outputs at a time
-constexpr size_t kDecodeFromRows = Lanes::kDecodeFromRows;  // rows that repay the buffer
+constexpr size_t kFusedRows = 5;  // more rows repay the buffer (measured on Zen 3)
 constexpr size_t kStepBytes = kVectors * Lanes::kBytes;
 constexpr size_t kScratchBytes = 14336;
 // The decoder writes whole groups, so up to 7 steps more than it has to.
 constexpr size_t kBlockSteps = kScratchBytes / kStepBytes - 8;
 constexpr size_t kMaxPieces = 64;
-
-struct Panels {
-    const uint8_t *memory;
-    size_t panel_bytes;
-};
 
 // Steps without a gap in the left rows. Behind a piece with `widen` the 16-bit sums are full.
 struct Piece {
@@ -266,8 +260,7 @@ FusedFunction<Format> fused_function(size_t rows) {
     static constexpr FusedFunction<Format> kFunctions[] = {
         fused_panel<Product, Format, 1, 2>, fused_panel<Product, Format, 2, 2>,
         fused_panel<Product, Format, 3, 2>, fused_panel<Product, Format, 4, 1>,
-        fused_panel<Product, Format, 5, 1>, fused_panel<Product, Format, 6, 1>,
-        fused_panel<Product, Format, 7, 1>, fused_panel<Product, Format, 8, 1>,
+        fused_panel<Product, Format, 5, 1>,
     };
     static_assert(sizeof kFunctions / sizeof *kFunctions == kFusedRows, "a function for each");
     return kFunctions[rows - 1];
@@ -295,19 +288,15 @@ void multiply_panel_decoded(const Format &format, const uint8_t *const *rows, si
     }
 }
 
+// out += at most kFusedRows rows times one panel.
 template <class Product, class Format>
 void multiply_panel_fused(const Format &format, const uint8_t *const *rows, size_t m,
                           const Runs &runs, const uint8_t *panel, int32_t *out, size_t stride) {
-    const size_t tiles = divide_up(m, kFusedRows);
-    for (size_t tile = 0, row = 0; tile < tiles; ++tile) {
-        const size_t count = rows_of_tile(m, tiles, tile);
-        fused_function<Product, Format>(count)(format, rows + row, runs, panel, out + row * stride,
-                                               stride);
-        row += count;
-    }
+    if (m == 0) return;
+    fused_function<Product, Format>(m)(format, rows, runs, panel, out, stride);
 }
 
-// Sets what the fields' offset makes each output too large by, with its sign changed. The elements
+// What the fields' offset makes each output of a row too large by, with its sign changed. The elements
 // behind a run that its last group reads are counted here as they are there, so they cancel.
 template <class Format>
 int32_t offset_correction(const uint8_t *row, const Runs &runs) {
@@ -332,14 +321,14 @@ void multiply_integers(const void *const *rows, size_t m, const Runs &runs, cons
     const uint8_t *const *row_bytes = reinterpret_cast<const uint8_t *const *>(rows);
     const uint8_t *panel = static_cast<const uint8_t *>(panels);
     const size_t panel_bytes = packed_panel_bytes<Format, kPanelLanes>(runs.count, runs.length);
-    int32_t corrections[kDecodeFromRows] = {};
-    if (Format::kOffset != 0 && m < kDecodeFromRows) {
+    int32_t corrections[kFusedRows] = {};
+    if (Format::kOffset != 0 && m <= kFusedRows) {
         for (size_t r = 0; r < m; ++r) {
             corrections[r] = offset_correction<Format>(row_bytes[r], runs);
         }
     }
     for (size_t p = 0; p < panel_count; ++p, panel += panel_bytes, out += kPanelLanes) {
-        if (m < kDecodeFromRows) {
+        if (m <= kFusedRows) {
             fill_panel(out, stride, m, corrections);
             multiply_panel_fused<Product>(format, row_bytes, m, runs, panel, out, stride);
             continue;

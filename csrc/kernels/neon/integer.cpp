@@ -13,8 +13,6 @@ struct Lanes {
     static constexpr size_t kBytes = 16;
     static constexpr bool kFourByteProduct = false;
     static constexpr size_t kTileRows = 6;
-    static constexpr size_t kFusedRows = 8;
-    static constexpr size_t kDecodeFromRows = 17;
 
     static int16x8_t words(Vector value) { return vreinterpretq_s16_u8(value); }
     static int32x4_t longs(Vector value) { return vreinterpretq_s32_u8(value); }

@@ -51,7 +51,8 @@ struct ScalarTile {
             count_some(rows[0] + begin, panel + begin * kLanes,
                        kStep < words - begin ? kStep : words - begin, bytes);
             for (size_t lane = 0; lane < kLanes; ++lane) {
-                const uint32_t pairs = (bytes[lane] & 0x00FF00FFu) + ((bytes[lane] >> 8) & 0x00FF00FFu);
+                const uint32_t even = bytes[lane] & 0x00FF00FFu;
+                const uint32_t pairs = even + ((bytes[lane] >> 8) & 0x00FF00FFu);
                 out[0][lane] -= 2 * static_cast<int32_t>((pairs & 0xFFFFu) + (pairs >> 16));
             }
         }
