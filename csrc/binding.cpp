@@ -163,6 +163,8 @@ NB_MODULE(_native, module) {
     module.doc() = "The C++ core of whit. Use it through whit.runtime.native.";
     module.def("cpu_features", &feature_names);
     module.def("isa", &isa);
+    module.def("peak_gflops", &whit_peak_gflops);
+    module.def("peak_logic_gbits", &whit_peak_logic_gbits);
     nb::class_<Program>(module, "Program")
         .def(nb::init<const nb::bytes &, size_t>(), nb::arg("content"), nb::arg("threads") = 1)
         .def("run", &Program::run, nb::arg("x").noconvert(), nb::arg("out").noconvert(),

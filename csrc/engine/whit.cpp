@@ -1,6 +1,9 @@
 // The C interface of programs: C++ exceptions end here.
 #include "whit.h"
 
+#include <time.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 
@@ -21,9 +24,34 @@ size_t axes_of(const whit::Shape &shape, size_t *axes) {
     return shape.rank;
 }
 
+// The best of some short runs, by the time of this thread alone.
+double peak_rate(double (*work)(size_t)) {
+    const auto now = [] {
+        timespec time{};
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_nsec);
+    };
+    double best = 0;
+    for (int run = 0; run < 20; ++run) {
+        const double start = now(), done = work(20000);
+        best = std::max(best, done / (now() - start));
+    }
+    return best;
+}
+
 }  // namespace
 
 extern "C" {
+
+double whit_peak_gflops(void) {
+    const whit::KernelTable *kernels = whit::kernel_table(nullptr);
+    return kernels == nullptr ? 0 : peak_rate(kernels->peak.multiply_add);
+}
+
+double whit_peak_logic_gbits(void) {
+    const whit::KernelTable *kernels = whit::kernel_table(nullptr);
+    return kernels == nullptr ? 0 : peak_rate(kernels->peak.logic);
+}
 
 const char *whit_isa(char *error) {
     const char *reason = nullptr;

@@ -40,6 +40,12 @@ uint32_t whit_cpu_features(void);
  * (WHIT_ERROR_BYTES, or NULL), when WHIT_ISA asks for one that is not there. */
 const char *whit_isa(char *error);
 
+/* The most that one thread of this processor does with the kernels' instruction set: 10^9
+ * floating-point operations, or bits of vector logic, in a second of its own time. Takes some
+ * milliseconds. */
+double whit_peak_gflops(void);
+double whit_peak_logic_gbits(void);
+
 typedef struct whit_program whit_program;
 
 enum whit_dtype { WHIT_FLOAT32 = 0, WHIT_UINT8 = 1, WHIT_INT32 = 2 };

@@ -36,7 +36,7 @@ struct Runs {
 // Signs times signs. Elements are words of 32 bits, bit 1 for -1; pads are 0 on both sides.
 // Panels: [panel][word][lane] uint32, words in the order of the runs (count * length of them).
 struct BinaryKernel {
-    const char *name;  // "csa", "shuffle", "vpopcnt", "popcnt"
+    const char *name;  // "table", "shuffle", "csa", "vpopcnt", "cnt" or "fields"
     // out[r * stride + c] = bits - 2 * popcount(row r xor output c); bits: true values of a row.
     void (*multiply)(const uint32_t *const *rows, size_t m, const Runs &runs,
                      const uint32_t *panels, size_t panel_count, int32_t bits, int32_t *out,
@@ -115,9 +115,16 @@ struct DepthwiseKernel {
                      float *out, size_t stride);
 };
 
+// What the processor can do at most. Each runs `rounds` rounds in registers and returns the
+// floating-point operations, or the bits of logic results, that it did.
+struct PeakKernel {
+    double (*multiply_add)(size_t rounds);
+    double (*logic)(size_t rounds);
+};
+
 constexpr size_t kMaxBinaryKernels = 3;
 
-struct ElementwiseKernels;  // engine/elementwise.h
+struct ElementwiseKernels;  // elementwise.h
 
 // What one instruction set offers. A null function: the next lower level's is taken (the tables
 // are completed once, at start). Wide and plane kernels exist at every level.
@@ -135,6 +142,7 @@ struct KernelTable {
     SparseKernel sparse;
     DepthwiseKernel depthwise;
     const ElementwiseKernels *elementwise;
+    PeakKernel peak;
 };
 
 // One part of a table by family, so that each file of kernels fills in what it has.

@@ -1,9 +1,13 @@
 #include "../generic/elementwise.h"
 
+#include "../generic/peak.h"
 #include "../kernels.h"
 
 namespace whit {
 
-void fill_elementwise_avx2(KernelTable &table) { table.elementwise = &kElementwise; }
+void fill_elementwise_avx2(KernelTable &table) {
+    table.elementwise = &kElementwise;
+    table.peak = {peak_multiply_add, peak_logic};
+}
 
 }  // namespace whit

@@ -15,7 +15,10 @@ from whit.cli.extras import EXTRAS
 from whit.cli.guard import guarded, show_json
 
 _PACKAGES = ("numpy", "safetensors", "typer", "rich", "torch", "scipy", "scikit-learn")
-_FEATURES = ("popcnt", "avx2", "fma", "avx512f", "avx512_vpopcntdq", "asimd")
+_FEATURES = (
+    *("popcnt", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcntdq"),
+    "asimd",
+)
 TESTED = ("Linux", "x86_64")
 
 
@@ -31,7 +34,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print("Untested here: whit is tested on Linux x86-64; the NumPy runtime should work.")
     print(f"CPU features: {', '.join(found['cpu_features']) or 'unknown'}; {found['cores']} cores")
     native = found["native"]
-    print(f"Native kernels: {'available' if native['available'] else 'no: ' + native['reason']}")
+    print(
+        f"Native kernels: compiled, {native['isa']} in use"
+        if native["available"]
+        else f"Native kernels: no, networks run in NumPy: {native['reason']}"
+    )
     for name, text in found["versions"].items():
         print(f"  {name} {text or 'not installed'}")
     for extra, state in found["extras"].items():
@@ -66,8 +73,11 @@ def _native() -> dict[str, Any]:
     try:
         from whit.runtime import native
     except ImportError as error:
-        return {"available": False, "reason": f"the extension cannot be imported ({error})"}
-    return {"available": bool(native.available()), "reason": str(native.reason() or "")}
+        reason = f"the extension cannot be imported ({error})"
+        return {"available": False, "reason": reason, "isa": ""}
+    if not native.available():
+        return {"available": False, "reason": str(native.reason()), "isa": ""}
+    return {"available": True, "reason": "", "isa": native.isa()}
 
 
 def _cpu_features() -> list[str]:

@@ -68,6 +68,19 @@ def isa() -> str:
         ) from error
 
 
+def peak_gflops() -> float:
+    """Measure the most multiply-adds of one thread, in 10^9 operations a second (two each).
+
+    With the instruction set in use, by the time of this thread alone; takes some milliseconds.
+    """
+    return float(_needed().peak_gflops())
+
+
+def peak_logic_gbits() -> float:
+    """Measure the most vector logic of one thread, in 10^9 result bits a second."""
+    return float(_needed().peak_logic_gbits())
+
+
 def program(content: bytes, threads: int) -> Any:
     """Load a network into the C++ core.
 
