@@ -66,9 +66,9 @@ demo: $(VENV)/.installed-train
 	@$(BIN)/whit predict digits.whit digits-inputs.npy
 
 test: $(VENV)/.installed-dev
-	@echo "-- pytest, with the share of lines that the tests run"
+	@echo "-- pytest on all cores, with the share of lines that the tests run"
 	@mkdir -p build
-	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=
 	@$(BIN)/python -m coverage report --format=total --fail-under=0 | sed 's/$$/ % of the lines were run/'
 	@$(BIN)/python -m coverage report --skip-covered --sort=cover > build/coverage.txt || \
 	  { head -30 build/coverage.txt; exit 1; }
@@ -77,7 +77,7 @@ test: $(VENV)/.installed-dev
 
 full: $(VENV)/.installed-dev
 	@echo "-- pytest, slow tests included"
-	@$(BIN)/python -m pytest -m ""
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 lint: $(VENV)/.installed-dev
 	@echo "-- ruff"

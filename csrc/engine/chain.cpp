@@ -279,7 +279,8 @@ void Chain::compute(const Job &job, const Tile &tile, Block &block, Scratch &scr
     const void **rows = scratch.rows.as<const void *>();
     const size_t y = tile.y * geometry.pool_h, x = tile.x * geometry.pool_w;
     const Runs runs{geometry.offsets.size(), geometry.run_length, geometry.offsets.data()};
-    for (size_t group = 0; group < head->groups; ++group) {
+    const bool depthwise = head->route == Route::kDepthwise;  // all of its groups at once
+    for (size_t group = 0; group < (depthwise ? 1 : head->groups); ++group) {
         size_t r = 0;
         for (size_t i = 0; i < tile.height; ++i)
             for (size_t j = 0; j < tile.width; ++j)
@@ -287,7 +288,7 @@ void Chain::compute(const Job &job, const Tile &tile, Block &block, Scratch &scr
                             ((y + i) * geometry.stride_h * geometry.width +
                              (x + j) * geometry.stride_w) * pixel +
                             group * geometry.group_items * item;
-        if (head->route == Route::kDepthwise) {
+        if (depthwise) {
             kernels->depthwise.multiply(reinterpret_cast<const float *const *>(rows), r,
                                         geometry.offsets.data(), geometry.offsets.size(),
                                         head->panels.as<float>(), columns,

@@ -1,5 +1,7 @@
 // Compares the float kernels of a table with plain loops in double precision.
+#include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -102,7 +104,8 @@ struct Output {
                                   : std::isinf(expected)
                                       ? got == expected
                                       : std::fabs(got - expected) <= bound;
-                if (!same) return check.fail("%s, row %zu, column %zu: %g not %g", what, r, c, got, expected);
+                if (same) continue;
+                return check.fail("%s, row %zu, column %zu: %g not %g", what, r, c, got, expected);
             }
             for (size_t c = columns; r + 1 < m && c < stride; ++c) {
                 if (values[r * stride + c] != kUntouched) {

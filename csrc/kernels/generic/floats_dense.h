@@ -1,6 +1,6 @@
 // Dense products of floats, written once for every instruction set.
 //
-// The file of an instruction set defines its Vector first (see avx2/floats.cpp), then includes this.
+// The file of an instruction set defines its Vector first (see avx2/floats.cpp).
 // A tile of some rows and panels is summed in registers: each step of k loads the vectors of the
 // panels once, broadcasts one value of each row and multiplies all with all. Tiles with few sums
 // would wait for their additions, so that they sum several steps of k apart.
