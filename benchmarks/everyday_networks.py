@@ -3,10 +3,12 @@
     python benchmarks/everyday_networks.py --files build/everyday results/everyday_networks.jsonl
 
 The networks are the tasks' control models: an MLP for digits, conv4 for MNIST and Fashion-MNIST.
-Each is trained once with seed 100, in the forms float32, binary and ternary (for MNIST and
-Fashion-MNIST for one epoch: speed does not depend on training, accuracy does), and packed; int8 is
+Each is trained once with seed 100, in the forms float32, binary and ternary, and packed; int8 is
 the float32 network rounded after training, and the ternary network's activations and outer layers
-are rounded to 8 bits in the same way. Files that are there already are not made again.
+are rounded to 8 bits in the same way. Finished runs of the same technique are taken where `--runs`
+has them. Others are made here, for MNIST and Fashion-MNIST short ones: two epochs on every fifth
+sample, since speed does not depend on training; every line says how its network was trained. Files
+that are there already are not made again.
 
 One line a file and batch size: the median and minimum of all candidates, the best peer, its ratio,
 accuracy of the file on the test split, and on how many test images its classes are those of NumPy.
@@ -15,9 +17,12 @@ The gate: not slower than the best peer in any line, and faster than it in binar
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 import whit
 from whit.benchmarking.bench import AHEAD, BEHIND, Plan, run_bench
@@ -26,11 +31,13 @@ from whit.packing.packer import float_inputs
 from whit.result_folder import load_result
 from whit.runtime import load
 
-TASKS = {"digits": {}, "mnist": {"epochs": 1}, "fashion_mnist": {"epochs": 1}}
+TASKS = ("digits", "mnist", "fashion_mnist")
+SHORT = {"mnist": (2, 5), "fashion_mnist": (2, 5)}  # epochs, and every how manieth sample
 SEED = 100
 TERNARY = f"{Path(__file__).with_name('ternary_training.py')}:ternary()"
 SPECS = {"float32": "plain()", "binary": "binarized_network()", "ternary": TERNARY}
 FORMS = ("float32", "int8", "ternary", "binary")
+ROUNDED = ("int8", "ternary")
 CALIBRATION, COMPARED = 512, 1000
 
 
@@ -38,6 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="?", help="file to write")
     parser.add_argument("--files", type=Path, default=Path("build/everyday"), help="of networks")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of finished runs")
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--batch", default="1,64")
     parser.add_argument("--turns", type=int, default=25)
@@ -45,7 +53,7 @@ def main() -> int:
     batches = tuple(int(part) for part in options.batch.split(","))
     lines, missed = [], 0
     for name in options.tasks.split(","):
-        about = prepared(name, options.files)
+        about = prepared(name, options.files, options.runs)
         data = whit.task(name).load()
         inputs, target = data.test.inputs[0].numpy(), data.test.target.numpy()
         paths = [options.files / f"{name}-{form}.whit" for form in FORMS]
@@ -109,47 +117,56 @@ def quality_of(path: Path, inputs: np.ndarray, target: np.ndarray) -> dict:
     }
 
 
-def prepared(name: str, folder: Path) -> dict:
-    """Train and pack what is not there; return task, spec and settings by form."""
+def prepared(name: str, folder: Path, runs: list[Path]) -> dict:
+    """Make the files that are not there; return how each form was trained."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = folder / f"{name}.json"
+    return {form: made(name, form, folder, runs) for form in FORMS}
+
+
+def made(name: str, form: str, folder: Path, runs: list[Path]) -> dict:
+    """Return how the network of a file was trained; pack it if need be."""
+    record = folder / f"{name}-{form}.json"
     if record.exists():
         return json.loads(record.read_text())
-    about = {}
-    table = whit.compare(
-        [SPECS["binary"], SPECS["ternary"]],
-        name,
-        seeds=[SEED],
-        settings=TASKS[name],
-        out=folder / "runs",
-    )
-    results = dict(zip(("float32", "binary", "ternary"), table.rows, strict=True))
+    spec = SPECS["float32" if form == "int8" else form]
+    model, about = trained(name, spec, runs)
     data = whit.task(name).load()
     step = max(1, len(data.train) // CALIBRATION)
-    calibration = data.train.inputs[0][::step][:CALIBRATION]
-    for form in FORMS:
-        run = results["float32" if form == "int8" else form].best
-        model = load_result(run.planned.folder).model
-        with float_inputs(model):
-            packed = whit.pack(
-                model,
-                *data.valid.raw_example(64),
-                labels=list(data.class_names) or None,
-                input_range=data.input_range,
-                info={"task": name, "spec": run.planned.entry.label, "seed": str(SEED)},
-                calibration=calibration if form in ("int8", "ternary") else None,
-            )
-        packed.save(folder / f"{name}-{form}.whit")
-        print(f"{name} {form}:\n{packed.report()}", flush=True)
-        spec = run.planned.entry.label.replace(str(Path(__file__).parent), "benchmarks")
-        about[form] = {
-            "task": name,
-            "spec": spec,
-            "seed": SEED,
-            "epochs": run.planned.settings.epochs,
-        }
+    with float_inputs(model):
+        packed = whit.pack(
+            model,
+            *data.valid.raw_example(64),
+            labels=list(data.class_names) or None,
+            input_range=data.input_range,
+            info={"task": name, "spec": about["spec"], "seed": str(SEED)},
+            calibration=data.train.inputs[0][::step][:CALIBRATION] if form in ROUNDED else None,
+        )
+    packed.save(folder / f"{name}-{form}.whit")
+    print(f"{name} {form}:\n{packed.report()}", flush=True)
     record.write_text(json.dumps(about))
     return about
+
+
+def trained(name: str, spec: str, runs: list[Path]) -> tuple[nn.Module, dict]:
+    """Return a trained model and how it was trained: a finished run, else a short one made here."""
+    technique, task = whit.spec(spec), whit.task(name)
+    data = task.load()
+    for path in (path for folder in runs for path in sorted(folder.rglob("result.json"))):
+        row = json.loads(path.read_text())
+        if (row.get("task"), row.get("spec"), row.get("seed")) == (name, technique.spec, SEED):
+            about = about_run(name, spec, row["settings"]["epochs"], len(data.train))
+            return load_result(path.parent).model, about
+    epochs, part = SHORT.get(name, (task.settings.epochs, 1))
+    train = data.train.subset(torch.arange(0, len(data.train), part))
+    task = replace(task, load=lambda: replace(data, train=train))
+    settings = task.settings.changed(epochs=epochs)
+    result = whit.execute(task, technique, settings, seed=SEED)
+    return result.model.eval(), about_run(name, spec, epochs, len(train))
+
+
+def about_run(name: str, spec: str, epochs: int, samples: int) -> dict:
+    spec = spec.replace(str(Path(__file__).parent), "benchmarks")
+    return {"task": name, "spec": spec, "seed": SEED, "epochs": epochs, "train_samples": samples}
 
 
 if __name__ == "__main__":

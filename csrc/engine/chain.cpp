@@ -8,6 +8,7 @@ namespace whit {
 namespace {
 
 constexpr size_t kTileRows = 96, kRowUnit = 12;
+constexpr size_t kBinaryRows = 64, kBinaryUnit = 4;  // with blocks of 128 columns
 constexpr size_t kBlockNumbers = 8192;  // 32 KiB
 constexpr size_t kSparseRows = 16;      // from here on a panel beats row by row
 constexpr size_t kSparseUnit = 32;      // pixels
@@ -48,17 +49,20 @@ struct Chain::Tile {
 
 // The kernels take 4, 6 or 12 rows at once; a tile that is no multiple of them wastes the rest.
 size_t Chain::best_tile_height(size_t unit) const {
-    if (!geometry.image) return kTileRows;
+    const bool binary = head && head->route == Route::kBinary;
+    const size_t target = binary ? kBinaryRows : kTileRows;
+    const size_t row_unit = binary ? kBinaryUnit : kRowUnit;
+    if (!geometry.image) return target;
     size_t best = 1;
     double least = 1e9;
-    const size_t most = std::min(geometry.final_height, std::max<size_t>(1, 2 * kTileRows / unit));
+    const size_t most = std::min(geometry.final_height, std::max<size_t>(1, 2 * target / unit));
     for (size_t height = 1; height <= std::max<size_t>(most, 1); ++height) {
         const size_t rows = height * unit;
         const size_t tiles = divided_up(geometry.final_height, height);
         // All tiles of an image, the last one shorter.
         const size_t last = (geometry.final_height - (tiles - 1) * height) * unit;
-        const double work = static_cast<double>((tiles - 1) * rounded_up(rows, kRowUnit) +
-                                                rounded_up(last, kRowUnit)) +
+        const double work = static_cast<double>((tiles - 1) * rounded_up(rows, row_unit) +
+                                                rounded_up(last, row_unit)) +
                             4.0 * static_cast<double>(tiles);  // and the cost of a tile itself
         if (work < least) least = work, best = height;
     }

@@ -1,13 +1,10 @@
 #include "matrix_head.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <string>
 
 #include "../kernels/selection.h"
+#include "platform.h"
 
 namespace whit {
 
@@ -178,22 +175,8 @@ void multiply_naively(const MatrixHead &head, const void *const *rows, size_t m,
     }
 }
 
-// WHIT_KERNEL_CACHE names the file (empty: none); else it lies in the user's cache.
-std::string kernel_cache() {
-    if (const char *path = std::getenv("WHIT_KERNEL_CACHE")) return path;
-    const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
-    std::string folder;
-    if (cache && *cache) folder = cache;
-    else if (home && *home) folder = std::string(home) + "/.cache";
-    else return "";
-    // Where a folder cannot be made the file cannot be written, and measurements are not kept.
-    ::mkdir(folder.c_str(), 0777);
-    ::mkdir((folder + "/whit").c_str(), 0777);
-    return folder + "/whit/kernels.txt";
-}
-
 Selection &selection() {
-    static Selection remembered(kernel_cache());
+    static Selection remembered(kernel_cache_path());
     return remembered;
 }
 

@@ -1,12 +1,11 @@
 // The C interface of programs: C++ exceptions end here.
 #include "whit.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <exception>
 
+#include "platform.h"
 #include "program.h"
 
 struct whit_program {
@@ -26,15 +25,10 @@ size_t axes_of(const whit::Shape &shape, size_t *axes) {
 
 // The best of some short runs, by the time of this thread alone.
 double peak_rate(double (*work)(size_t)) {
-    const auto now = [] {
-        timespec time{};
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-        return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_nsec);
-    };
     double best = 0;
     for (int run = 0; run < 20; ++run) {
-        const double start = now(), done = work(20000);
-        best = std::max(best, done / (now() - start));
+        const double start = whit::thread_nanoseconds(), done = work(20000);
+        best = std::max(best, done / (whit::thread_nanoseconds() - start));
     }
     return best;
 }
