@@ -44,7 +44,7 @@ from whit.benchmarking.turns import Times, time_in_turns
 from whit.measure.provenance import git_state
 from whit.packing import pack
 from whit.parts.straight_through import Sign
-from whit.runtime import Program, load
+from whit.runtime import Program, load, native
 
 OWN = "whit"
 FLOATS = tuple(name for name in PEERS if "int8" not in name)
@@ -52,8 +52,9 @@ AVX512 = ("avx512bw", "avx512vnni", "avx512vpopcntdq")
 COLD_BYTES = 256 << 20
 LAYERS = 4  # how many more convolutions the longer network has
 
-# Vector instructions of logic for each vector of bit products: one xor and a carry-save adder.
-LOGIC = {"avx512": (512, 3), "avx2": (256, 6)}
+# Instructions of logic for each product of two signs, as one bit of many in a vector: an exclusive
+# or, and a carry-save adder, which takes two instructions where three inputs fit in one, else five.
+THREE_INPUTS, TWO_INPUTS = 3, 6
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def main() -> int:
         print("whit was built without native kernels: nothing to measure")
         return 2
     machine, peak = about_machine(), measure_peak()
-    level = native_function("isa")()
+    level = native.isa()
     if peak is not None:
         print(f"{machine['cpu']}, kernels {level}, {peak.gflops:.0f} GFLOP/s ({peak.source})")
     lines, missed = [], 0
@@ -159,11 +160,6 @@ class Lab:
         self.random = np.random.default_rng(0)
         torch.manual_seed(0)
         self._count = 0
-
-    @property
-    def logic(self) -> tuple[int, int]:
-        """Bits of a vector, and logic instructions for each vector of bit products."""
-        return LOGIC["avx512" if self.level in AVX512 else "avx2"]
 
     def path(self) -> Path:
         self._count += 1
@@ -257,14 +253,11 @@ def binary(lab: Lab) -> Iterator[Goal]:
 
 def csa_share(lab: Lab, times: Times, shape: tuple[int, int, int]) -> Goal:
     name = "same, share of the carry-save bound"
-    peak = native_function("peak_logic_gops")
-    if peak is None:
-        return Goal(name, None, 70, 88, "%", why="this build measures no rate of logic")
-    bits, instructions = lab.logic
-    rate = float(peak(lab.level))
-    bound = 2 * bits / instructions * rate
+    instructions = THREE_INPUTS if lab.level in AVX512 else TWO_INPUTS
+    rate = native.peak_logic_gbits()
+    bound = 2 * rate / instructions
     share = 100 * gops(*shape, times) / bound
-    about = {"bound_gops": bound, "logic_gops": rate, "gops": gops(*shape, times)}
+    about = {"bound_gops": bound, "logic_gbits": rate, "gops": gops(*shape, times)}
     return Goal(name, share, 70, 88, "%", levels=AVX512, about=about)
 
 

@@ -8,7 +8,6 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "performance.md"
 MISSING = "Not measured yet.\n"
-FORMS = {"float32": "float32", "int8": "int8", "ternary": "ternary", "binary": "binary"}
 
 
 def filled(text: str) -> str:
@@ -69,9 +68,20 @@ def everyday_table() -> str:
             f"| {row['stored_bytes']:,} | {row['batch']} | {number(own)} "
             f"| {number(row['torch_ratio'])}x | {peers[0]} | {peers[1]} | {row['gate']} |"
         )
-    epochs = sorted({(row["task"], row["epochs"]) for row in rows})
-    trained = ", ".join(f"`{task}` {count} epoch{'s'[: count != 1]}" for task, count in epochs)
-    return "\n".join(lines) + f"\n\nTrained: {trained}, seed {rows[0]['seed']}.\n"
+    return "\n".join(lines) + f"\n\nTrained with seed {rows[0]['seed']}: {trained(rows)}.\n"
+
+
+def trained(rows: list[dict]) -> str:
+    """Return how the networks were trained, those alike together."""
+    groups: dict[tuple[str, int, int], list[str]] = {}
+    for row in rows:
+        forms = groups.setdefault((row["task"], row["epochs"], row["train_samples"]), [])
+        if row["form"] not in forms:
+            forms.append(row["form"])
+    return "; ".join(
+        f"`{task}` {', '.join(forms)} {epochs} epochs of {samples:,} samples"
+        for (task, epochs, samples), forms in groups.items()
+    )
 
 
 def about(row: dict, name: str, command: str) -> str:

@@ -59,10 +59,12 @@ class Check:
 def measure_peak() -> Peak | None:
     """Measure the float32 peak of one core; None where nothing here can.
 
-    The native kernel runs multiply-adds on registers alone. Without it, the best of torch's small
-    products stands for the peak: it lies a little below.
+    The native kernel runs multiply-adds on registers alone. Where there is none, or WHIT_ISA holds
+    it to less than torch uses, the best of torch's small products stands for the peak: it lies a
+    little below.
     """
-    return _native_peak() or _torch_peak()
+    found = [peak for peak in (_native_peak(), _torch_peak()) if peak is not None]
+    return max(found, key=lambda peak: peak.gflops, default=None)
 
 
 def look(threads: int, peak: Peak | None) -> Check:
@@ -121,15 +123,6 @@ def cpu_features() -> list[str]:
     return native.cpu_features()
 
 
-def best_level() -> str:
-    """Return the widest instruction set for float32 that this processor has."""
-    features = cpu_features()
-    for feature, level in (("avx512f", "avx512bw"), ("avx2", "avx2"), ("neon", "neon")):
-        if feature in features:
-            return level
-    return "scalar"
-
-
 def native_function(name: str) -> Callable[..., Any] | None:
     """Return a function of the C++ extension, None where it has none of that name."""
     try:
@@ -141,13 +134,13 @@ def native_function(name: str) -> Callable[..., Any] | None:
 
 
 def _native_peak() -> Peak | None:
-    function, level = native_function("peak_fma_gflops"), best_level()
-    if function is None:
-        return None
     try:
-        return Peak(float(function(level)), level, "registers only, whit._native")
-    except (RuntimeError, ValueError, TypeError):
+        from whit.runtime import native
+    except ImportError:
         return None
+    if not native.available():
+        return None
+    return Peak(native.peak_gflops(), native.isa(), "registers alone")
 
 
 def _torch_peak() -> Peak | None:
@@ -163,7 +156,7 @@ def _torch_peak() -> Peak | None:
             a, b = torch.randn(size, size), torch.randn(size, size)
             nanoseconds = min(_single_times(partial(torch.mm, a, b), 200))
             best = max(best, 2 * size**3 / nanoseconds)
-    return Peak(best, "as torch chooses", "best of torch's small products; the peak is higher")
+    return Peak(best, "as torch chooses", "best of torch's small products")
 
 
 def _single_times(call: Callable[[], object], calls: int) -> list[int]:
