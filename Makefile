@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test full lint format types layers docs bench check-python FORCE
+.PHONY: help demo test full emulate lint format types layers docs bench check-python FORCE
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -17,6 +17,7 @@ help:
 	@echo "make demo    set up, then compare techniques on the digits data and run the packed winner"
 	@echo "make test    set up, then run the tests"
 	@echo "make full    the tests, the slow ones included"
+	@echo "make emulate the kernels of processors that this machine lacks (Debian's bochs and qemu)"
 	@echo "make lint    ruff: rules and format        make format  apply them"
 	@echo "make types   mypy --strict                 make layers  import-linter"
 	@echo "make docs    the documentation, strict     make bench   the benchmarks"
@@ -78,6 +79,10 @@ test: $(VENV)/.installed-dev
 full: $(VENV)/.installed-dev
 	@echo "-- pytest, slow tests included"
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m ""
+
+emulate: $(VENV)/.installed-dev
+	@echo "-- kernels of AVX-512 in Bochs and of NEON in QEMU"
+	@$(BIN)/python -m pytest -m "" -rs tests/native/test_emulation.py
 
 lint: $(VENV)/.installed-dev
 	@echo "-- ruff"

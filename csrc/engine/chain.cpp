@@ -10,6 +10,7 @@ namespace {
 constexpr size_t kTileRows = 96, kRowUnit = 12;
 constexpr size_t kBinaryRows = 64, kBinaryUnit = 4;  // with blocks of 128 columns
 constexpr size_t kBlockNumbers = 8192;  // 32 KiB
+constexpr double kForkNanoseconds = 10e3;  // of a chain that is worth waking a thread that waits
 constexpr size_t kSparseRows = 16;      // from here on a panel beats row by row
 constexpr size_t kSparseUnit = 32;      // pixels
 constexpr size_t kSparseOutputs = 256;  // of one panel, so that their sums stay in the cache
@@ -102,6 +103,7 @@ void Chain::finish() {
     cuts_columns_ = !head || (head->groups == 1 && head->route != Route::kDepthwise &&
                               head->route != Route::kSparse);
     result_row_bytes_ = row_bytes(store.type, columns);
+    nanoseconds_ = nanoseconds();
     if (head)
         head->select_kernels(most_rows_, {geometry.offsets.size(), geometry.run_length,
                                           geometry.offsets.data()});
@@ -169,19 +171,22 @@ void Chain::run(Frame &frame, Call &call) const {
     job.block_columns = block_columns(std::min(job.height, tile_height_) * tile_width_ *
                                       geometry.pool_h * geometry.pool_w);
     const size_t tiles = job.problems * job.tiles_h * job.tiles_w;
-    if (call.pool && cuts_columns_ && tiles < 2 * call.pool->threads()) {
-        const size_t share = columns / (4 * call.pool->threads()) / block_unit_ * block_unit_;
+    ThreadPool *pool =
+        nanoseconds_ * static_cast<double>(frame.samples) > kForkNanoseconds ? call.pool : nullptr;
+    if (pool && cuts_columns_ && tiles < 2 * pool->threads()) {
+        const size_t share = columns / (4 * pool->threads()) / block_unit_ * block_unit_;
         job.block_columns = std::min(job.block_columns, std::max(2 * block_unit_, share));
     }
     job.blocks = divided_up(columns, job.block_columns);
     const size_t units = tiles * job.blocks;
-    if (call.pool) {
-        call.pool->run(units,
-                       [](void *context, size_t unit, size_t thread) {
-                           const Job &own = *static_cast<const Job *>(context);
-                           own.chain->run_unit(own, unit, thread);
-                       },
-                       &job);
+    if (pool) {
+        pool->run(
+            units,
+            [](void *context, size_t unit, size_t thread) {
+                const Job &own = *static_cast<const Job *>(context);
+                own.chain->run_unit(own, unit, thread);
+            },
+            &job);
         return;
     }
     for (size_t unit = 0; unit < units; ++unit) run_unit(job, unit, 0);

@@ -130,6 +130,7 @@ class Chain : public Node {
     bool sparse_image_ = false;                // a sparse convolution: its source is planar
     bool in_place_ = false;                    // blocks lie in the result itself
     size_t result_row_bytes_ = 0;
+    double nanoseconds_ = 0;
 };
 
 }  // namespace whit

@@ -49,6 +49,7 @@ def _build(name: str, *options: str) -> Path:
     _need("cmake", "c++", "make")
     folder = BUILDS / name
     settings = ["-DWHIT_BUILD_CHECKS=ON", "-DWHIT_BUILD_BINDING=OFF", *options]
+    settings.append("-DWHIT_BUILD_EXAMPLES=ON")
     # Static: the emulated machine has no dynamic linker.
     settings.append("-DCMAKE_EXE_LINKER_FLAGS=-static")
     for command in (

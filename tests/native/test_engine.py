@@ -443,3 +443,25 @@ def test_damaged_files_are_refused_or_run_by_the_core_alone():
                 core.run(x.astype(reference.input.dtype), out)
             except ValueError:
                 continue
+
+
+@pytest.mark.slow
+def test_a_c_program_alone_gives_the_same_numbers(checks_folder, tmp_path):
+    for name in ("integer_version2", "text_version2", "route_version2"):
+        path = GOLDEN / f"{name}.whit"
+        program = load(path, backend="native")
+        x = inputs(np.random.default_rng(12), program, 9)
+        if name == "text_version2":
+            x = np.load(path.with_suffix(".npz"))["inputs"].astype(np.int32)[:9]
+        raw = tmp_path / "inputs.raw"
+        raw.write_bytes(np.ascontiguousarray(x).tobytes())
+        done = subprocess.run(
+            [checks_folder / "whit_predict", path, raw], capture_output=True, check=True
+        )
+        found = np.frombuffer(done.stdout, dtype=np.float32).reshape(9, *program.output_shape)
+        np.testing.assert_allclose(found, program(x), rtol=1e-6, atol=1e-6)
+    broken = tmp_path / "broken.whit"
+    broken.write_bytes(b"nothing at all")
+    done = subprocess.run([checks_folder / "whit_predict", broken, raw], capture_output=True)
+    assert done.returncode == 2
+    assert b"broken.whit" in done.stderr
