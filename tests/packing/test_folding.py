@@ -157,7 +157,7 @@ def test_constant_channels_among_integers():
 def test_a_dead_layer_is_the_constant_that_it_is_in_torch():
     for limit, sign in ((1e9, 1.0), (-1e9, 1.0), (1e9, -2.0)):
         quantiser = Function(lambda x, t=limit, s=sign: (x >= t).float() * s + 0.5)
-        model = nn.Sequential(Counted(3, quantiser), nn.Linear(3, 2)).eval()
+        model = nn.Sequential(Counted(3, quantiser), on_grid(nn.Linear(3, 2), 0)).eval()
         check(model, every_sum(), exact=True)
 
 

@@ -63,23 +63,22 @@ WHIT_INLINE void add_step(Vector (&sums)[Rows][Panels * kPanelVectors],
 }
 
 template <size_t Rows, size_t Panels, size_t Steps>
-WHIT_INLINE void start_sums(Vector (&sums)[Steps][Rows][Panels * kPanelVectors],
-                            const float *bias) {
+WHIT_INLINE void start_sums(Vector (&sums)[Steps][Rows][Panels * kPanelVectors]) {
     WHIT_UNROLL
     for (size_t v = 0; v < Panels * kPanelVectors; ++v) {
-        const Vector first = bias ? load(bias + v * kWidth) : zeros();
         WHIT_UNROLL
         for (size_t r = 0; r < Rows; ++r) {
-            sums[0][r][v] = first;
             WHIT_UNROLL
-            for (size_t s = 1; s < Steps; ++s) sums[s][r][v] = zeros();
+            for (size_t s = 0; s < Steps; ++s) sums[s][r][v] = zeros();
         }
     }
 }
 
+// The bias comes last, as in the definition of the operator: sums that are exact (small integers
+// times scales of few bits) are then rounded once, and equal those of torch and NumPy bit for bit.
 template <size_t Rows, size_t Panels, size_t Steps>
 WHIT_INLINE void finish_sums(const Vector (&sums)[Steps][Rows][Panels * kPanelVectors],
-                             const Product &product, float *out) {
+                             const Product &product, const float *bias, float *out) {
     const Vector floor = broadcast(&product.floor);
     WHIT_UNROLL
     for (size_t r = 0; r < Rows; ++r) {
@@ -88,6 +87,7 @@ WHIT_INLINE void finish_sums(const Vector (&sums)[Steps][Rows][Panels * kPanelVe
             Vector sum = sums[0][r][v];
             WHIT_UNROLL
             for (size_t s = 1; s < Steps; ++s) sum = add(sum, sums[s][r][v]);
+            if (bias) sum = add(sum, load(bias + v * kWidth));
             store(out + r * product.stride + v * kWidth, maximum(floor, sum));
         }
     }
@@ -106,7 +106,7 @@ WHIT_NOINLINE void multiply_tile(const Product &product, const float *const *row
     const Runs runs = product.runs;
     const size_t panel_floats = product.panel_floats;
     Vector sums[Steps][Rows][Panels * kPanelVectors];
-    start_sums<Rows, Panels, Steps>(sums, place.bias);
+    start_sums<Rows, Panels, Steps>(sums);
     for (size_t run = 0; run < runs.count; ++run) {
         const float *left[Rows];
         WHIT_UNROLL
@@ -131,7 +131,7 @@ WHIT_NOINLINE void multiply_tile(const Product &product, const float *const *row
             place.panel += kLanes;
         }
     }
-    finish_sums<Rows, Panels, Steps>(sums, product, place.out);
+    finish_sums<Rows, Panels, Steps>(sums, product, place.bias, place.out);
 }
 
 // The tile of `rows` <= Rows rows. Comparisons, because a table would have to be relocated.

@@ -35,7 +35,7 @@ WHIT_INLINE void filter_tile(const Depthwise &filter, const float *const *rows, 
         left[r] = rows[r] + c;
         WHIT_UNROLL
         for (size_t v = 0; v < Vectors; ++v) {
-            sums[r][v] = filter.bias ? load_some(filter.bias + c + v * kWidth, count) : zeros();
+            sums[r][v] = zeros();
         }
     }
     const float *weights = filter.weights + c;
@@ -57,7 +57,9 @@ WHIT_INLINE void filter_tile(const Depthwise &filter, const float *const *rows, 
         WHIT_UNROLL
         for (size_t v = 0; v < Vectors; ++v) {
             float *to = out + r * filter.stride + c + v * kWidth;
-            const Vector sum = maximum(floor, sums[r][v]);
+            const Vector terms =
+                filter.bias ? load_some(filter.bias + c + v * kWidth, count) : zeros();
+            const Vector sum = maximum(floor, add(sums[r][v], terms));
             count == kWidth ? store(to, sum) : store_part(to, sum, count);
         }
     }

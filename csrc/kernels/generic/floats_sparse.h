@@ -50,9 +50,8 @@ WHIT_NOINLINE void multiply_columns(const SparseRows &given, const float *x, flo
         Vector sums[Steps][Vectors];
         WHIT_UNROLL
         for (size_t v = 0; v < Vectors; ++v) {
-            sums[0][v] = matrix.bias ? broadcast(matrix.bias + c) : zeros();
             WHIT_UNROLL
-            for (size_t s = 1; s < Steps; ++s) sums[s][v] = zeros();
+            for (size_t s = 0; s < Steps; ++s) sums[s][v] = zeros();
         }
         size_t i = matrix.begin[c];
         const size_t end = matrix.begin[c + 1];
@@ -65,6 +64,7 @@ WHIT_NOINLINE void multiply_columns(const SparseRows &given, const float *x, flo
             Vector sum = sums[0][v];
             WHIT_UNROLL
             for (size_t s = 1; s < Steps; ++s) sum = add(sum, sums[s][v]);
+            if (matrix.bias) sum = add(sum, broadcast(matrix.bias + c));
             store(out + c * matrix.stride + v * kWidth, maximum(floor, sum));
         }
     }
@@ -75,11 +75,12 @@ WHIT_NOINLINE void multiply_last_columns(const SparseRows &matrix, const float *
                                          float *out) {
     const Vector floor = broadcast(&matrix.floor);
     for (size_t c = 0; c < matrix.n; ++c) {
-        Vector sum = matrix.bias ? broadcast(matrix.bias + c) : zeros();
+        Vector sum = zeros();
         for (size_t i = matrix.begin[c]; i < matrix.begin[c + 1]; ++i) {
             sum = multiply_add(broadcast(matrix.values + i),
                                load_part(x + matrix.offset[i], count), sum);
         }
+        if (matrix.bias) sum = add(sum, broadcast(matrix.bias + c));
         store_part(out + c * matrix.stride, maximum(floor, sum), count);
     }
 }
@@ -107,7 +108,7 @@ void multiply_sparse_vector(const float *x, const uint32_t *begin, const uint16_
                             const float *values, size_t n, const float *bias, float floor,
                             float *out) {
     for (size_t c = 0; c < n; ++c) {
-        float sums[4] = {bias ? bias[c] : 0.0f, 0.0f, 0.0f, 0.0f};
+        float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         size_t i = begin[c];
         const size_t end = begin[c + 1];
         for (; i + 4 <= end; i += 4) {
@@ -117,7 +118,8 @@ void multiply_sparse_vector(const float *x, const uint32_t *begin, const uint16_
             }
         }
         for (; i < end; ++i) accumulate_one(sums[0], values[i], x[column[i]]);
-        const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        if (bias) sum += bias[c];
         out[c] = sum < floor ? floor : sum;  // a sum that is not a number stays
     }
 }

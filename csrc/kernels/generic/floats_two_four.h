@@ -109,7 +109,7 @@ WHIT_NOINLINE void select_tile(const Product &product, const float *const *rows,
     const size_t panel_floats = product.panel_floats;
     const size_t groups = runs.length / kGroup;
     Vector sums[sets][Rows][Panels * kPanelVectors];
-    start_sums<Rows, Panels, sets>(sums, place.bias);
+    start_sums<Rows, Panels, sets>(sums);
     for (size_t run = 0; run < runs.count; ++run) {
         const float *left[Rows];
         WHIT_UNROLL
@@ -129,7 +129,7 @@ WHIT_NOINLINE void select_tile(const Product &product, const float *const *rows,
             }
         }
     }
-    finish_sums<Rows, Panels, sets>(sums, product, place.out);
+    finish_sums<Rows, Panels, sets>(sums, product, place.bias, place.out);
 }
 
 template <size_t Rows>
