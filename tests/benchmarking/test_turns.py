@@ -3,21 +3,30 @@ import time
 
 import pytest
 
-from whit.benchmarking.machine import Check, about_machine, cache_bytes, look, measure_peak
+from whit.benchmarking.machine import (
+    Check,
+    about_machine,
+    cache_bytes,
+    look,
+    measure_peak,
+    single_time,
+)
 from whit.benchmarking.turns import time_in_turns
 
 
-def sleeper(seconds, log, name):
+def busy(seconds, log, name):
     def call():
         log.append(name)
-        time.sleep(seconds)
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
 
     return call
 
 
 def test_candidates_take_turns_and_the_slower_takes_longer():
     log = []
-    calls = {"slow": sleeper(0.004, log, "s"), "quick": sleeper(0.001, log, "q")}
+    calls = {"slow": busy(0.004, log, "s"), "quick": busy(0.001, log, "q")}
     found = time_in_turns(calls, 3)
     assert found["slow"].median_ms > found["quick"].median_ms > 1
     assert found["slow"].minimum_ms <= found["slow"].median_ms
@@ -32,7 +41,7 @@ def test_candidates_take_turns_and_the_slower_takes_longer():
 
 def test_cold_calls_are_two_a_turn():
     log = []
-    found = time_in_turns({"a": sleeper(0.0, log, "a")}, 3, cold=True)
+    found = time_in_turns({"a": busy(0.0, log, "a")}, 3, cold=True)
     assert found["a"].calls == 6
 
 
@@ -49,3 +58,10 @@ def test_the_machine_is_measured():
     assert check.share == pytest.approx(check.gflops / peak.gflops)
     assert cache_bytes() >= 1 << 15
     assert {"cpu", "cores", "versions", "features", "time"} <= set(about_machine())
+
+
+def test_waiting_counts_with_several_threads_only():
+    def wait():
+        time.sleep(0.005)
+
+    assert single_time(wait, 1) < 4_000_000 < single_time(wait, 2)

@@ -84,9 +84,26 @@ def look(threads: int, peak: Peak | None) -> Check:
     with torch_threads(threads), torch.inference_mode():
         left, right = torch.randn(rows, inner), torch.randn(columns, inner)
         call = partial(torch.nn.functional.linear, left, right)
-        nanoseconds = float(np.median(_single_times(call, _CALLS)))
+        nanoseconds = float(np.median(_single_times(call, _CALLS, threads)))
     gflops = 2 * rows * inner * columns / nanoseconds
     return Check(gflops, None if peak is None else gflops / (threads * peak.gflops))
+
+
+def single_time(call: Callable[[], object], threads: int = 1) -> int:
+    """Return the nanoseconds of one call: of the wall clock with several threads.
+
+    With one thread, the lower of wall clock and the thread's own time: a long call is interrupted
+    by other programs more often than a short one, and ratios to it would flatter the short one.
+    The clock of the thread is the slower one to read, which short calls would suffer from.
+    """
+    wall, own = time.perf_counter_ns, time.thread_time_ns
+    if threads > 1:
+        start = wall()
+        call()
+        return wall() - start
+    start_own, start = own(), wall()
+    call()
+    return min(wall() - start, own() - start_own)
 
 
 def cache_bytes() -> int:
@@ -159,14 +176,9 @@ def _torch_peak() -> Peak | None:
     return Peak(best, "as torch chooses", "best of torch's small products")
 
 
-def _single_times(call: Callable[[], object], calls: int) -> list[int]:
+def _single_times(call: Callable[[], object], calls: int, threads: int = 1) -> list[int]:
     call()
-    found = []
-    for _ in range(calls):
-        start = time.perf_counter_ns()
-        call()
-        found.append(time.perf_counter_ns() - start)
-    return found
+    return [single_time(call, threads) for _ in range(calls)]
 
 
 def _cpu_model() -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whit.benchmarking.machine import cache_bytes
+from whit.benchmarking.machine import cache_bytes, single_time
 
 BLOCK_SECONDS = 0.005
 MOST_CALLS = 200
@@ -22,7 +22,7 @@ EVICTING = 2  # times the largest cache is read between two cold calls
 
 @dataclass(frozen=True)
 class Times:
-    """Wall times of one call, milliseconds.
+    """Times of one call, milliseconds; see `single_time`.
 
     Attributes:
         median_ms: over all timed calls.
@@ -65,10 +65,10 @@ def time_in_turns(
             for name, call in calls.items():
                 time.sleep(pause)
                 if evict is not None:
-                    times[name] += _cold_calls(call, evict)
+                    times[name] += _cold_calls(call, evict, threads)
                     continue
                 call()
-                times[name] += [_timed(call) for _ in range(blocks[name])]
+                times[name] += [single_time(call, threads) for _ in range(blocks[name])]
     return {name: summary(np.asarray(found)) for name, found in times.items()}
 
 
@@ -82,22 +82,16 @@ def summary(nanoseconds: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Times:
 def _block_size(call: Callable[[], object]) -> int:
     for _ in range(3):
         call()
-    nanoseconds = min(_timed(call) for _ in range(3))
+    nanoseconds = min(single_time(call) for _ in range(3))
     return int(min(MOST_CALLS, max(1, BLOCK_SECONDS * 1e9 // max(1, nanoseconds))))
 
 
-def _cold_calls(call: Callable[[], object], evict: Callable[[], object]) -> list[int]:
+def _cold_calls(call: Callable[[], object], evict: Callable[[], object], threads: int) -> list[int]:
     found = []
     for _ in range(2):
         evict()
-        found.append(_timed(call))
+        found.append(single_time(call, threads))
     return found
-
-
-def _timed(call: Callable[[], object]) -> int:
-    start = time.perf_counter_ns()
-    call()
-    return time.perf_counter_ns() - start
 
 
 def _evictor() -> Callable[[], object]:

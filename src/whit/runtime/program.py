@@ -78,7 +78,7 @@ class Program:
             self._native = native.program(artifact.content, threads)
             native_set = {"isa": native.isa()}
         self._dtype = np.dtype(NUMPY_DTYPES[self.input.dtype])
-        self._axes = len(self.input.shape) + 1
+        self._input_shape, self._axes = self.input.shape, len(self.input.shape) + 1
         texts = {name: text for name, text in artifact.metadata.items() if name != "labels"}
         version = str(header.version)
         texts |= {"format_version": version, "backend": self.backend, "threads": str(threads)}
@@ -152,15 +152,11 @@ class Program:
     def _run_native(self, x: NDArray[Any], planes: int | None) -> NDArray[np.float32]:
         # A microsecond or two is the whole time of a small network: the usual input, an array of
         # the right kind, is checked in few steps.
-        if not (
-            type(x) is np.ndarray
-            and x.dtype == self._dtype
-            and x.shape[1:] == self.input.shape
-            and x.ndim == self._axes
-            and x.flags.c_contiguous
-        ):
+        if type(x) is not np.ndarray or x.dtype != self._dtype or x.shape[1:] != self._input_shape:
+            x = self._check(x)
+        if not x.flags.c_contiguous or x.ndim != self._axes:
             x = np.ascontiguousarray(self._check(x))
-        output = np.empty((x.shape[0], *self._output_shape), np.float32)
+        output = np.empty((len(x), *self._output_shape), np.float32)
         try:
             self._native.run(x, output, 0 if planes is None else _checked_planes(planes))
         except ValueError as error:
