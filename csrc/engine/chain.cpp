@@ -59,6 +59,11 @@ void Chain::flatten() {
     }
     const size_t rows = geometry.image ? geometry.height * geometry.width : geometry.rows_per_sample;
     columns *= rows;
+    for (Stage &stage : stages) {  // constants of one value that are kept one for each column
+        if (stage.exact_multipliers.empty()) continue;
+        stage.exact_multipliers.assign(columns, stage.exact_multipliers.front());
+        stage.exact_offsets.assign(columns, stage.exact_offsets.front());
+    }
     geometry = Geometry{};
     geometry.pixel_items = columns;
 }

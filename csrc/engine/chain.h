@@ -33,6 +33,7 @@ struct Stage {
     std::vector<float> floats;
     std::vector<int32_t> integers;
     std::vector<int64_t> offsets;
+    std::vector<double> exact_multipliers, exact_offsets;  // of a requantisation in doubles
     std::vector<uint8_t> flipped;
     Per offset_per = Per::kOne;
     float low = 0, high = 0, shift = 0, factor = 1;
@@ -81,6 +82,7 @@ class Chain : public Node {
     size_t source_sample_bytes = 0;
     Geometry geometry;
     size_t columns = 0;                // of the product and of the result
+    double bound = 2147483648.0;       // of the magnitudes of whole numbers in the block, so far
     std::vector<Stage> stages;
     Store store;
     // Padding by copy, where there is some.

@@ -59,11 +59,14 @@ void Chain::apply_once(const Stage &stage, const Block &block, size_t constant) 
                                        static_cast<int32_t>(stage.step));
         case Stage::kRequantize: {
             const bool many = stage.integers.size() > 1, far = stage.offsets.size() > 1;
+            const bool exact = !stage.exact_multipliers.empty();
             const Requantizing how{stage.integers.data() + (many ? constant : 0),
                                    stage.offsets.empty() ? nullptr
                                                          : stage.offsets.data() + (far ? constant : 0),
                                    many && per_column, far && per_column, stage.exponent,
-                                   stage.least, stage.most, stage.narrow};
+                                   stage.least, stage.most, stage.narrow,
+                                   exact ? stage.exact_multipliers.data() + constant : nullptr,
+                                   exact ? stage.exact_offsets.data() + constant : nullptr};
             return run.requantize(block, how);
         }
         default: return;

@@ -30,18 +30,6 @@ const IntegerKernel &integer_kernel(const Weight &weight, Domain source,
     return kernels.wide;
 }
 
-// The largest sum of one row that a kernel of integers could make of left numbers up to `most`.
-double largest_row_sum(const Weight &weight, double most) {
-    double largest = 0;
-    for (size_t row = 0; row < weight.rows; ++row) {
-        double sum = 0;
-        for (size_t column = 0; column < weight.columns; ++column)
-            sum += std::abs(static_cast<double>(weight.integers[row * weight.columns + column]));
-        largest = std::max(largest, sum * most);
-    }
-    return largest;
-}
-
 // Weights [n][items] of a group in the order of the left rows, pads 0.
 template <typename Item, typename Value>
 std::vector<Item> ordered(const Weight &weight, size_t first, size_t n, const ColumnOrder &order,
@@ -187,6 +175,26 @@ void pack_panels(const Kernel &kernel, const ColumnOrder &order, MatrixHead &hea
 }
 
 }  // namespace
+
+double largest_row_sum(const Weight &weight, double most) {
+    double largest = 0;
+    for (size_t row = 0; row < weight.rows; ++row) {
+        double sum = 0;
+        for (size_t column = 0; column < weight.columns; ++column)
+            sum += std::abs(static_cast<double>(weight.integers[row * weight.columns + column]));
+        largest = std::max(largest, sum * most);
+    }
+    return largest;
+}
+
+double largest_sum(const Weight &weight, Domain source) {
+    // Of bit planes a call may use fewer: then a weight is up to one more than the integer.
+    const double most = static_cast<double>(std::max(-lowest(source), highest(source)));
+    const double rounding = weight.planes ? static_cast<double>(weight.columns) * most *
+                                                std::pow(2.0, static_cast<double>(weight.planes))
+                                          : 0;
+    return largest_row_sum(weight, most) + rounding;
+}
 
 int32_t left_offset(Type type) {
     return type == Type::kBiased ? 128 : type == Type::kRaised ? 1 : 0;

@@ -81,6 +81,10 @@ Route choose_route(const Weight &weight, bool has_bias, Domain source, size_t gr
 // The type that the left rows of a route need.
 Type left_type(Route route, const Weight &weight, Domain source, const KernelTable &kernels);
 int32_t left_offset(Type type);
+// The largest sum of magnitudes of a row of whole weights, times `most`.
+double largest_row_sum(const Weight &weight, double most);
+// A bound of the sums that a matrix of whole weights makes of a domain of whole numbers.
+double largest_sum(const Weight &weight, Domain source);
 
 }  // namespace whit
 

@@ -68,6 +68,7 @@ class Planner {
     Per per(Granularity granularity, const Growth &growth, const Shape &shape,
             size_t &rows_per_constant) const;
     void finish_store(Chain &chain, const Growth &growth, bool whole);
+    Type wanted_type(size_t value);
     void add_other(size_t index, std::vector<size_t> &members);
     void add_route(size_t index, const std::vector<size_t> &members);
     void add_concat(size_t index);

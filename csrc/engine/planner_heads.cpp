@@ -26,6 +26,9 @@ void Planner::materialise(const Growth &growth) {
     else add_load(chain, growth);
     if (chain.head) finish_head(chain, first, whole);
     else whole = chain.load_whole = domain(first.source) != Domain::kFloat;
+    if (!chain.head && whole)
+        chain.bound = static_cast<double>(
+            std::max(-lowest(domain(first.source)), highest(domain(first.source))));
     chain.geometry.final_height = chain.geometry.out_height;
     chain.geometry.final_width = chain.geometry.out_width;
     std::vector<size_t> joined;
@@ -194,6 +197,8 @@ void Planner::add_load(Chain &chain, const Growth &growth) {
 void Planner::finish_head(Chain &chain, const Step &own, bool &whole) {
     const MatrixHead &head = *chain.head;
     whole = head.sums_are_whole;
+    if (own.weight.whole() && domain(own.source) != Domain::kFloat)
+        chain.bound = std::min(chain.bound, largest_sum(own.weight, domain(own.source)));
     const bool floats = head.route == Route::kFloats || head.route == Route::kTwoFour ||
                         head.route == Route::kSparse || head.route == Route::kDepthwise;
     if (floats || head.exact) return;

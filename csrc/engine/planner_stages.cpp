@@ -21,6 +21,32 @@ void multiply_instead(Stage &divide) {
     for (float &divisor : divide.floats) divisor = 1.0f / divisor;
 }
 
+double largest_magnitude(int64_t least, int64_t most) {
+    return static_cast<double>(std::max(std::abs(least), std::abs(most)));
+}
+
+// How large the numbers of a requantisation get decides in which arithmetic it is exact.
+void bound_requantisation(const Step &own, const Chain &chain, Stage &stage) {
+    long double most = 0, far = 0;
+    for (int32_t multiplier : own.multipliers)
+        most = std::max(most, static_cast<long double>(multiplier));
+    for (int64_t offset : own.offsets)
+        far = std::max(far, std::abs(static_cast<long double>(offset)));
+    const long double divisor = std::pow(2.0L, static_cast<long double>(own.exponent));
+    const long double bound = most * static_cast<long double>(chain.bound) + far + divisor;
+    stage.narrow = bound < std::pow(2.0L, 62) && bound / divisor < 2147483000.0L;
+    const bool columns = stage.per == Per::kOne || stage.per == Per::kColumn;
+    if (!stage.narrow || bound >= std::pow(2.0L, 53) || !columns) return;
+    for (size_t column = 0; column < chain.columns; ++column) {
+        const size_t m = own.multipliers.size() > 1 ? column : 0;
+        const size_t o = own.offsets.size() > 1 ? column : 0;
+        const double offset = own.offsets.empty() ? 0 : static_cast<double>(own.offsets[o]);
+        stage.exact_multipliers.push_back(static_cast<double>(own.multipliers[m]) /
+                                          static_cast<double>(divisor));
+        stage.exact_offsets.push_back(offset / static_cast<double>(divisor));
+    }
+}
+
 }  // namespace
 
 Per Planner::per(Granularity granularity, const Growth &growth, const Shape &own,
@@ -72,6 +98,8 @@ void Planner::add_threshold(Chain &chain, const Growth &growth, const Step &own,
     stage.per = per(count == 1 ? kScalar : kChannel, growth, own.shape, stage.rows_per_constant);
     chain.stages.push_back(stage);
     whole = true;
+    const int64_t last = stage.least + stage.step * static_cast<int64_t>(stage.levels);
+    chain.bound = largest_magnitude(stage.least, last);
 }
 
 void Planner::add_stages(Chain &chain, const Growth &growth, const Step &own, bool &whole) {
@@ -147,6 +175,7 @@ void Planner::add_stages(Chain &chain, const Growth &growth, const Step &own, bo
             stage.least = own.least, stage.most = own.most;
             stages.push_back(stage);
             whole = true;
+            chain.bound = largest_magnitude(own.least, own.most);
             return;
         }
         case Kind::kRequantize: {
@@ -157,19 +186,9 @@ void Planner::add_stages(Chain &chain, const Growth &growth, const Step &own, bo
             const size_t many = std::max(own.multipliers.size(), own.offsets.size());
             stage.per = per(many == 1 ? kScalar : kChannel, growth, own.shape,
                             stage.rows_per_constant);
-            long double bound = 0;
-            for (int32_t multiplier : own.multipliers)
-                bound = std::max(bound, static_cast<long double>(multiplier));
-            bound *= static_cast<long double>(
-                std::max(-lowest(domain(own.source)), highest(domain(own.source))));
-            long double far = 0;
-            for (int64_t offset : own.offsets)
-                far = std::max(far, std::abs(static_cast<long double>(offset)));
-            bound += far + std::pow(2.0L, static_cast<long double>(own.exponent));
-            stage.narrow = bound < std::pow(2.0L, 62) &&
-                           bound / std::pow(2.0L, static_cast<long double>(own.exponent)) <
-                               2147483000.0L;
+            bound_requantisation(own, chain, stage);
             stages.push_back(stage);
+            chain.bound = largest_magnitude(own.least, own.most);
             return;
         }
         case Kind::kLookup: {
@@ -209,6 +228,28 @@ void Planner::add_stages(Chain &chain, const Growth &growth, const Step &own, bo
     }
 }
 
+// The type in which the only reader of a value wants it, where that is a matrix; else its own.
+Type Planner::wanted_type(size_t value) {
+    const Type natural = natural_type(domain(value));
+    size_t read = value;
+    for (;;) {
+        if (uses_[read] != 1 || reader_[read] == SIZE_MAX) return natural;
+        const Step &reader = step(reader_[read]);
+        if (reader.kind == Kind::kFlatten) {
+            read = reader_[read] + 1;
+            continue;
+        }
+        if (reader.kind != Kind::kLinear && reader.kind != Kind::kConv2d) return natural;
+        const size_t channels = shape(read).axes[0], taps = reader.size_h * reader.size_w;
+        const size_t groups =
+            reader.kind == Kind::kConv2d ? channels * taps / reader.weight.columns : 1;
+        const Route route = choose_route(reader.weight, !reader.bias.empty(), domain(value), groups,
+                                         groups == channels && groups > 1);
+        const Type left = left_type(route, reader.weight, domain(value), kernels_);
+        return left == Type::kFloat || left == Type::kBits ? natural : left;
+    }
+}
+
 void Planner::finish_store(Chain &chain, const Growth &growth, bool whole) {
     const Step &last = step(growth.last);
     Store &store = chain.store;
@@ -226,6 +267,8 @@ void Planner::finish_store(Chain &chain, const Growth &growth, bool whole) {
         }
         return;
     }
+    // A matrix that reads the value in another type gets it so, without a conversion between.
+    store.type = wanted_type(growth.last + 1);
     store.operation = store.type == Type::kInt32 ? Store::kCopy : Store::kNarrow;
     if (store.type != Type::kBits || stages.empty()) return;
     const Stage sign = stages.back();

@@ -40,6 +40,9 @@ struct Requantizing {
     size_t exponent;
     int64_t least, most;
     bool narrow;  // every quotient before the limits fits int32
+    // Where x * multiplier + offset stays below 2^53: multipliers and offsets divided by 2^exponent,
+    // exact as doubles, one for each column of a row; else null.
+    const double *exact_multipliers, *exact_offsets;
 };
 
 struct ElementwiseKernels {

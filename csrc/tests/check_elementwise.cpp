@@ -134,10 +134,27 @@ class Comparison {
         same("relu_integers", false, [](auto &run, const Block &x) { run.relu_integers(x); });
         for (size_t form = 0; form < 12; ++form) {
             const size_t exponent = check_.between(1, form < 6 ? 24 : 61);
-            const Requantizing how{multipliers.data(), form % 3 == 0 ? nullptr : offsets.data(),
-                                   form % 2 == 0,      form % 3 == 1,
-                                   exponent,           -100,
-                                   1000,               exponent >= 2};
+            // Of the second half of the forms, all numbers are exact in doubles: the sums below
+            // stay under 2^32.
+            const bool exact = form >= 6;
+            std::vector<double> exact_multipliers(columns_), exact_offsets(columns_);
+            for (size_t i = 0; i < columns_; ++i) {
+                const double divisor = std::ldexp(1.0, static_cast<int>(exponent));
+                exact_multipliers[i] = multipliers[form % 2 == 0 ? i : 0] / divisor;
+                exact_offsets[i] =
+                    form % 3 == 0 ? 0
+                                  : static_cast<double>(offsets[form % 3 == 1 ? i : 0]) / divisor;
+            }
+            const Requantizing how{multipliers.data(),
+                                   form % 3 == 0 ? nullptr : offsets.data(),
+                                   form % 2 == 0,
+                                   form % 3 == 1,
+                                   exponent,
+                                   -100,
+                                   1000,
+                                   exponent >= 2,
+                                   exact && exponent >= 2 ? exact_multipliers.data() : nullptr,
+                                   exact && exponent >= 2 ? exact_offsets.data() : nullptr};
             same("requantize", false,
                  [&](auto &run, const Block &x) { run.requantize(x, how); });
         }

@@ -254,6 +254,13 @@ def test_random_integer_networks_are_exact(seed):
     compare(operators, shape, "uint8", exact=True, batches=(1, 4))
 
 
+def test_requantised_images_without_a_matrix():
+    for channels in (1, 3):
+        factor, offset = np.array([77777], dtype=np.int32), np.array([123456], dtype=np.int64)
+        requantize = Requantize(factor, offset, 17, 0, 100)
+        compare([requantize, Flatten()], (channels, 6, 7), "uint8", exact=True, batches=(1, 9))
+
+
 def test_residual_joins():
     random = np.random.default_rng(7)
 

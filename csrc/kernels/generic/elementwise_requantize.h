@@ -28,7 +28,33 @@ inline __m256i rounded_quotients(__m256i wide, __m256i half_less_1, __m128i coun
     return _mm256_srl_epi64(_mm256_add_epi64(wide, _mm256_add_epi64(half_less_1, odd)), count);
 }
 
+// In doubles every step is exact but the last conversion, which rounds half to even.
+size_t requantize_exactly(int32_t *values, size_t n, const Requantizing &how) {
+    const __m256i least = _mm256_set1_epi32(static_cast<int32_t>(how.least));
+    const __m256i most = _mm256_set1_epi32(static_cast<int32_t>(how.most));
+    const auto quotients = [&](size_t i) {
+        const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i *>(values + i));
+        return _mm256_cvtpd_epi32(_mm256_fmadd_pd(_mm256_cvtepi32_pd(four),
+                                                  _mm256_loadu_pd(how.exact_multipliers + i),
+                                                  _mm256_loadu_pd(how.exact_offsets + i)));
+    };
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256i both = _mm256_set_m128i(quotients(i + 4), quotients(i));
+        both = _mm256_min_epi32(_mm256_max_epi32(both, least), most);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(values + i), both);
+    }
+    return i;
+}
+
 void requantize(const Block &x, const Requantizing &how) {
+    if (how.exact_multipliers) {
+        for (size_t row = 0; row < x.rows; ++row) {
+            int32_t *values = x.integers(row);
+            requantize_row(values, requantize_exactly(values, x.columns, how), x.columns, how);
+        }
+        return;
+    }
     const int64_t half = int64_t{1} << (how.exponent - 1);
     // The bias is a multiple of 2^(exponent + 1), so that neither rest nor parity changes.
     const int64_t bias = int64_t{1} << 62;
