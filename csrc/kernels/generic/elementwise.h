@@ -270,28 +270,7 @@ void multiply_row(float *x, const float *y, size_t n) {
     for (size_t i = 0; i < n; ++i) x[i] *= y[i];
 }
 
-template <typename Item>
-inline void exchange(const void *in, size_t rows, size_t columns, size_t in_stride, void *out,
-                     size_t out_stride) {
-    const Item *from = static_cast<const Item *>(in);
-    Item *to = static_cast<Item *>(out);
-    constexpr size_t kTile = 16;  // both sides of a tile stay in the cache
-    for (size_t r = 0; r < rows; r += kTile)
-        for (size_t c = 0; c < columns; c += kTile) {
-            const size_t last_r = r + kTile < rows ? r + kTile : rows;
-            const size_t last_c = c + kTile < columns ? c + kTile : columns;
-            for (size_t j = c; j < last_c; ++j)
-                for (size_t i = r; i < last_r; ++i)
-                    to[j * out_stride + i] = from[i * in_stride + j];
-        }
-}
-
-void transpose(const void *in, size_t rows, size_t columns, size_t in_stride, void *out,
-               size_t out_stride, size_t width) {
-    if (width == 4) return exchange<uint32_t>(in, rows, columns, in_stride, out, out_stride);
-    if (width == 2) return exchange<uint16_t>(in, rows, columns, in_stride, out, out_stride);
-    exchange<uint8_t>(in, rows, columns, in_stride, out, out_stride);
-}
+#include "elementwise_transpose.h"
 
 const ElementwiseKernels kElementwise = {
     multiply,       divide,         add,           subtract,        leaky,       clamp,
