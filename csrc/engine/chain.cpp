@@ -122,12 +122,13 @@ ScratchSize Chain::scratch() const {
     const size_t most = std::max(kBlockNumbers, most_rows_ * block_columns(most_rows_));
     size.block = 4 * (most + most_rows_ * (2 * lanes + 64));
     size.rows = most_rows_ * sizeof(void *);
-    size.extra = 4 * rounded_up(columns, 32);
+    const size_t joined_row = 4 * rounded_up(columns, 32);
     if (sparse_image_)
         size.extra = 4 * columns * rounded_up(tile_height_ * geometry.pool_h * geometry.width,
                                               kSparseUnit);
     else if (head && head->route == Route::kSparse)
         size.extra = 4 * kSparsePanel * (geometry.pixel_items + kSparseOutputs + 1);
+    size.extra = std::max(size.extra, joined_row);
     return size;
 }
 

@@ -35,7 +35,6 @@ struct Stage {
     std::vector<int64_t> offsets;
     std::vector<double> exact_multipliers, exact_offsets;  // of a requantisation in doubles
     std::vector<uint8_t> flipped;
-    Per offset_per = Per::kOne;
     float low = 0, high = 0, shift = 0, factor = 1;
     size_t mode = 0, levels = 1, exponent = 0;
     int64_t least = 0, most = 0, step = 1;
@@ -96,7 +95,6 @@ class Chain : public Node {
     void finish();  // once everything above is set
     void run(Frame &frame, Call &call) const override;
     ScratchSize scratch() const override;
-    const char *name() const override { return "chain"; }
     double nanoseconds() const override;
 
   private:

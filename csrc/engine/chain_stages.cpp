@@ -8,7 +8,7 @@ void Chain::apply(const Job &job, const Stage &stage, Tile &tile, Block &block,
     if (stage.operation == Stage::kMaxPool) return pool(stage, tile, block);
     if (stage.operation == Stage::kJoinAdd || stage.operation == Stage::kJoinMultiply)
         return join(job, stage, tile, block, scratch);
-    if (stage.per == Per::kRow || stage.per == Per::kEach || stage.offset_per == Per::kRow)
+    if (stage.per == Per::kRow || stage.per == Per::kEach)
         return apply_rows(stage, tile, block);
     apply_once(stage, block, stage.per == Per::kColumn ? tile.first : 0);
 }
@@ -31,7 +31,7 @@ void Chain::apply_rows(const Stage &stage, const Tile &tile, const Block &block)
 void Chain::apply_once(const Stage &stage, const Block &block, size_t constant) const {
     const ElementwiseKernels &run = *kernels->elementwise;
     const bool per_column = stage.per == Per::kColumn || stage.per == Per::kEach;
-    const Spread spread{stage.floats.data() + (stage.floats.empty() ? 0 : constant), 0, per_column};
+    const Spread spread{stage.floats.data() + (stage.floats.empty() ? 0 : constant), per_column};
     const size_t levels = constant * stage.levels;
     const uint8_t *flipped = stage.flipped.empty() ? nullptr : stage.flipped.data() + constant;
     switch (stage.operation) {

@@ -203,8 +203,11 @@ int32_t left_offset(Type type) {
 Route choose_route(const Weight &weight, bool has_bias, Domain source, size_t groups,
                    bool depthwise) {
     const bool whole = weight.whole() && source != Domain::kFloat && source != Domain::kInteger;
-    if (weight.planes && whole)
-        return source == Domain::kInt16 ? Route::kNaive : Route::kPlaneBytes;
+    if (weight.planes && whole) {
+        // The sums of bytes, 255 at most, have to fit int32 on the way.
+        const bool fits = largest_row_sum(weight, 255) < 2147483648.0;
+        return source == Domain::kInt16 || !fits ? Route::kNaive : Route::kPlaneBytes;
+    }
     if (weight.planes) return Route::kPlaneFloats;
     if (whole) {
         if (weight.signs && source == Domain::kSign && groups == 1) return Route::kBinary;

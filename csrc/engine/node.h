@@ -56,7 +56,6 @@ class Node {
     virtual ~Node() = default;
     virtual void run(Frame &frame, Call &call) const = 0;
     virtual ScratchSize scratch() const { return {}; }
-    virtual const char *name() const = 0;
     // A rough time of one sample on one thread; decides only whether threads are worth their fork.
     virtual double nanoseconds() const { return 200; }
 };

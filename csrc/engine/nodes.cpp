@@ -96,7 +96,7 @@ void Pool::window(const uint8_t *image, size_t y, size_t x, uint8_t *out) const 
     if (!mean) return;
     const float count =
         static_cast<float>(step_.inside_only ? inside : step_.size_h * step_.size_w);
-    kernels_.elementwise->divide(Block{out, 1, channels, channels}, Spread{&count, 0, false});
+    kernels_.elementwise->divide(Block{out, 1, channels, channels}, Spread{&count, false});
 }
 
 void Pool::run(Frame &frame, Call &) const {
@@ -174,7 +174,7 @@ void Reduce::run(Frame &frame, Call &) const {
         if (mode_ == 0) {
             const float count = static_cast<float>(count_);
             kernels_.elementwise->divide(Block{to, 1, results_, results_},
-                                         Spread{&count, 0, false});
+                                         Spread{&count, false});
         }
     }
 }

@@ -15,7 +15,6 @@ class ConvertType : public Node {
         : kernels_(kernels), grid_(grid), from_(from), to_(to), source_(source), result_(result) {}
     void run(Frame &frame, Call &call) const override;
     ScratchSize scratch() const override;
-    const char *name() const override { return "convert"; }
 
   private:
     const KernelTable &kernels_;
@@ -32,7 +31,6 @@ class ConvertOrder : public Node {
         : kernels_(kernels), rows_(rows), columns_(columns), width_(width), source_(source),
           result_(result) {}
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "order"; }
 
   private:
     const KernelTable &kernels_;
@@ -47,7 +45,6 @@ class Pool : public Node {
         : kernels_(kernels), step_(step), input_(input), type_(type), source_(source),
           result_(result) {}
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "pool"; }
 
   private:
     void window(const uint8_t *image, size_t y, size_t x, uint8_t *out) const;
@@ -64,7 +61,6 @@ class Reduce : public Node {
     Reduce(const KernelTable &kernels, const Step &step, const Shape &input, Form form,
            size_t source, size_t result);
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "reduce"; }
 
   private:
     const KernelTable &kernels_;
@@ -80,7 +76,6 @@ class Softmax : public Node {
     Softmax(const KernelTable &kernels, const Step &step, size_t source, size_t result);
     void run(Frame &frame, Call &call) const override;
     ScratchSize scratch() const override;
-    const char *name() const override { return "softmax"; }
 
   private:
     const KernelTable &kernels_;
@@ -94,7 +89,6 @@ class Norm : public Node {
   public:
     Norm(const Step &step, size_t source, size_t result);
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "norm"; }
 
   private:
     size_t rows_, length_;      // of one sample
@@ -110,7 +104,6 @@ class Embedding : public Node {
     Embedding(const Step &step, size_t indices, Type type, size_t source, size_t result)
         : weight_(step.weight), indices_(indices), type_(type), source_(source), result_(result) {}
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "embedding"; }
 
   private:
     Weight weight_;
@@ -123,7 +116,6 @@ class Transpose : public Node {
   public:
     Transpose(const Step &step, const Shape &input, size_t width, size_t source, size_t result);
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "transpose"; }
 
   private:
     size_t axes_[4], steps_[4], width_, elements_;
@@ -138,7 +130,6 @@ class Concat : public Node {
         : turns_(turns), first_bytes_(first_bytes), second_bytes_(second_bytes), first_(first),
           second_(second), result_(result) {}
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "concat"; }
 
   private:
     size_t turns_, first_bytes_, second_bytes_, first_, second_, result_;
@@ -152,7 +143,6 @@ class Border : public Node {
         : planes_(planes), input_(input), output_(output), top_(top), left_(left),
           pixel_(std::move(pixel)), source_(source), result_(result) {}
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "border"; }
 
   private:
     size_t planes_;
@@ -167,7 +157,6 @@ class Broadcast : public Node {
   public:
     Broadcast(const Step &step, const Shape &other, size_t source, size_t second, size_t result);
     void run(Frame &frame, Call &call) const override;
-    const char *name() const override { return "broadcast"; }
 
   private:
     bool multiply_;
@@ -186,7 +175,6 @@ class RouteNode : public Node {
     ~RouteNode() override;
     void run(Frame &frame, Call &call) const override;
     ScratchSize scratch() const override;
-    const char *name() const override { return "route"; }
 
   private:
     size_t situation(const float *scores, float *chances) const;

@@ -30,14 +30,13 @@ class Plan {
     ScratchSize scratch() const { return scratch_; }
     size_t arena_bytes() const { return arena_bytes_; }
     double nanoseconds() const;
-    const std::vector<std::unique_ptr<Node>> &nodes() const { return nodes_; }
 
   private:
     friend class Planner;
     void place_buffers(size_t samples);
 
     std::vector<std::unique_ptr<Node>> nodes_;
-    std::vector<Buffer> buffers_;            // 0 is the input, outside of the arena
+    std::vector<Buffer> buffers_;            // 0 is the input, which every call copies
     std::vector<const Plan *> bodies_;       // of all routes, in order; owned by their nodes
     size_t result_ = 0;                      // buffer of float32, planar
     size_t result_bytes_ = 0;

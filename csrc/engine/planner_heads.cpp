@@ -68,9 +68,12 @@ void Planner::add_linear(Chain &chain, const Step &own) {
     // The flattening of an image is read as the image lies: the columns of the weight move.
     ColumnOrder order;
     const auto found = alias_.find(own.source);
-    const bool image = in.rank == 1 && found != alias_.end() && held_[own.source].empty() &&
+    const bool image_lies = in.rank == 1 && found != alias_.end() && held_[own.source].empty() &&
                        shape(found->second).rank == 3 &&
                        primary(found->second).order == Order::kChannelsLast;
+    // Bits of few channels lie in whole words of their pixel: mostly pads. Then they are packed anew.
+    const size_t depth = image_lies ? shape(found->second).axes[0] : 0;
+    const bool image = image_lies && !(bits && 4 * rounded_up(depth, 32) > 5 * depth);
     const size_t pixels = image ? shape(found->second).axes[1] * shape(found->second).axes[2] : 1;
     const size_t channels = image ? shape(found->second).axes[0] : weight.columns;
     const size_t items = bits ? rounded_up(channels, 32) : channels;

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cstdlib>
 
@@ -19,6 +20,8 @@ std::string kernel_cache_path() {
     ::mkdir((folder + "/whit").c_str(), 0777);
     return folder + "/whit/kernels.txt";
 }
+
+long process_number() { return static_cast<long>(::getpid()); }
 
 double thread_nanoseconds() {
     timespec time{};

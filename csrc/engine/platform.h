@@ -10,6 +10,9 @@ namespace whit {
 // nowhere), else whit/kernels.txt in the user's cache, whose folder is made. Empty for nowhere.
 std::string kernel_cache_path();
 
+// The number of this process: a fork has another one, and none of the threads.
+long process_number();
+
 // The time that this thread has had a processor, in nanoseconds.
 double thread_nanoseconds();
 

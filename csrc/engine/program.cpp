@@ -9,7 +9,8 @@ namespace {
 
 // Below so much work in all, waking another thread costs more than it brings.
 constexpr double kForkNanoseconds = 50e3;
-constexpr size_t kArenaBytes = size_t{1} << 19, kMostSamples = 128;
+constexpr size_t kArenaBytes = size_t{1} << 19, kVectorBytes = size_t{1} << 23;
+constexpr size_t kMostSamples = 128, kMostThreads = 1024;
 
 // Samples that are computed together: enough rows for a matrix product, little enough memory.
 size_t samples_of(const Network &network) {
@@ -20,8 +21,7 @@ size_t samples_of(const Network &network) {
                                                         Order::kPlanar}));
         vectors = vectors && step.shape.rank == 1;
     }
-    if (vectors) return kMostSamples;
-    return std::clamp<size_t>(kArenaBytes / most, 1, kMostSamples);
+    return std::clamp<size_t>((vectors ? kVectorBytes : kArenaBytes) / most, 1, kMostSamples);
 }
 
 Type input_type(Domain domain) { return natural_type(domain); }
@@ -29,8 +29,10 @@ Type input_type(Domain domain) { return natural_type(domain); }
 }  // namespace
 
 Program::Program(const uint8_t *file, size_t size, size_t threads, const KernelTable &kernels)
-    : kernels_(kernels), pool_(threads) {
+    : kernels_(kernels), pool_(std::min(threads, kMostThreads)) {
+    expect(threads <= kMostThreads, "more than 1024 threads are asked for");
     const Network network = read_network(file, size);
+    leading_ = network.leading;
     input_ = network.input, input_domain_ = network.input_domain;
     output_ = network.steps.empty() ? network.input : network.steps.back().shape;
     input_bytes_ = sample_bytes(input_, {input_type(input_domain_), Order::kPlanar});
@@ -39,33 +41,34 @@ Program::Program(const uint8_t *file, size_t size, size_t threads, const KernelT
     plan_ = std::make_unique<Plan>(network, 0, network.steps.size(), 0, input_type(input_domain_),
                                    samples_, kernels);
     nanoseconds_ = plan_->nanoseconds();
-    for (size_t i = 0; i < threads; ++i) idle_.push_back(make_context());
+    whole_.push_back(make_context(threads));
+    for (size_t i = 0; threads > 1 && i < threads; ++i) single_.push_back(make_context(1));
 }
 
-std::unique_ptr<Program::Context> Program::make_context() const {
+std::unique_ptr<Program::Context> Program::make_context(size_t threads) const {
     auto context = std::make_unique<Context>();
     context->frame = plan_->frame();
     const ScratchSize size = plan_->scratch();
-    for (size_t thread = 0; thread < pool_.threads(); ++thread)
+    for (size_t thread = 0; thread < threads; ++thread)
         context->scratch.push_back({Bytes(size.block), Bytes(size.extra), Bytes(size.rows)});
     return context;
 }
 
-std::unique_ptr<Program::Context> Program::take() const {
+std::unique_ptr<Program::Context> Program::take(Idle &idle, size_t threads) const {
     {
         std::lock_guard<std::mutex> lock(idle_lock_);
-        if (!idle_.empty()) {
-            std::unique_ptr<Context> context = std::move(idle_.back());
-            idle_.pop_back();
+        if (!idle.empty()) {
+            std::unique_ptr<Context> context = std::move(idle.back());
+            idle.pop_back();
             return context;
         }
     }
-    return make_context();  // more callers at once than ever before: kept from now on
+    return make_context(threads);  // more callers at once than ever before: kept from now on
 }
 
-void Program::give(std::unique_ptr<Context> context) const {
+void Program::give(Idle &idle, std::unique_ptr<Context> context) const {
     std::lock_guard<std::mutex> lock(idle_lock_);
-    idle_.push_back(std::move(context));
+    idle.push_back(std::move(context));
 }
 
 void Program::run_chunk(Context &context, const uint8_t *input, size_t samples, float *output,
@@ -95,12 +98,12 @@ void Program::run(const void *input, size_t batch, float *output, size_t planes)
     const bool fork = threads() > 1 && nanoseconds_ * static_cast<double>(batch) > kForkNanoseconds;
     size_t chunks = (batch + samples_ - 1) / samples_;
     if (!fork || batch < 2 * threads()) {
-        std::unique_ptr<Context> context = take();
+        std::unique_ptr<Context> context = take(whole_, threads());
         const size_t chunk = (batch + chunks - 1) / chunks;
         for (size_t first = 0; first < batch; first += chunk)
             run_chunk(*context, bytes + first * input_bytes_, std::min(chunk, batch - first),
                       output + first * output_elements_, planes, fork ? &pool_ : nullptr);
-        give(std::move(context));
+        give(whole_, std::move(context));
         return;
     }
     // One fork for the whole network: every thread takes chunks of samples.
@@ -111,7 +114,7 @@ void Program::run(const void *input, size_t batch, float *output, size_t planes)
                   Share &own = *static_cast<Share *>(context);
                   const Program &program = *own.program;
                   const size_t first = index * own.chunk;
-                  std::unique_ptr<Context> taken = program.take();
+                  std::unique_ptr<Context> taken = program.take(program.single_, 1);
                   try {
                       program.run_chunk(*taken, own.input + first * program.input_bytes_,
                                         std::min(own.chunk, own.batch - first),
@@ -121,7 +124,7 @@ void Program::run(const void *input, size_t batch, float *output, size_t planes)
                       std::lock_guard<std::mutex> lock(own.lock);
                       own.error = error.what();
                   }
-                  program.give(std::move(taken));
+                  program.give(program.single_, std::move(taken));
               },
               &share);
     if (!share.error.empty()) throw InputError(share.error);

@@ -25,11 +25,11 @@ class Program {
     const Shape &input() const { return input_; }
     Domain input_domain() const { return input_domain_; }
     const Shape &output() const { return output_; }
+    // Whether the first axis of the output counts members.
+    bool leading() const { return leading_; }
     size_t threads() const { return pool_.threads(); }
-    const char *level() const { return kernels_.level; }
     size_t arena_bytes() const { return plan_->arena_bytes(); }
     size_t samples() const { return samples_; }
-    const Plan &plan() const { return *plan_; }
 
   private:
     struct Context {
@@ -37,14 +37,16 @@ class Program {
         std::vector<Scratch> scratch;
     };
     struct Share;
-    std::unique_ptr<Context> make_context() const;
-    std::unique_ptr<Context> take() const;
-    void give(std::unique_ptr<Context> context) const;
+    using Idle = std::vector<std::unique_ptr<Context>>;
+    std::unique_ptr<Context> make_context(size_t threads) const;
+    std::unique_ptr<Context> take(Idle &idle, size_t threads) const;
+    void give(Idle &idle, std::unique_ptr<Context> context) const;
     void run_chunk(Context &context, const uint8_t *input, size_t samples, float *output,
                    size_t planes, ThreadPool *pool) const;
 
     const KernelTable &kernels_;
     Shape input_, output_;
+    bool leading_ = false;
     Domain input_domain_;
     size_t input_bytes_, output_elements_;
     size_t samples_;  // the most of one chunk
@@ -52,7 +54,8 @@ class Program {
     double nanoseconds_;
     mutable ThreadPool pool_;
     mutable std::mutex idle_lock_;
-    mutable std::vector<std::unique_ptr<Context>> idle_;
+    // Of calls that use all threads inside of large layers, and of threads with their own samples.
+    mutable Idle whole_, single_;
 };
 
 }  // namespace whit

@@ -1,5 +1,7 @@
 #include "thread_pool.h"
 
+#include "platform.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -22,12 +24,23 @@ inline void relax() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(size_t threads) {
-    for (size_t thread = 1; thread < threads; ++thread)
-        workers_.emplace_back([this, thread] { serve(thread); });
+ThreadPool::ThreadPool(size_t threads) : process_(process_number()) {
+    try {
+        for (size_t thread = 1; thread < threads; ++thread)
+            workers_.emplace_back([this, thread] { serve(thread); });
+    } catch (...) {
+        stop();
+        throw;
+    }
 }
 
 ThreadPool::~ThreadPool() {
+    if (process_ == process_number()) stop();
+    else
+        for (std::thread &worker : workers_) worker.detach();  // they live in another process
+}
+
+void ThreadPool::stop() {
     {
         std::lock_guard<std::mutex> lock(sleep_);
         stop_ = true;
@@ -39,7 +52,7 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::run(size_t chunks, Work work, void *context) {
     std::unique_lock<std::mutex> mine(caller_, std::defer_lock);
-    if (chunks <= 1 || workers_.empty() || !mine.try_lock()) {
+    if (chunks <= 1 || workers_.empty() || process_ != process_number() || !mine.try_lock()) {
         for (size_t chunk = 0; chunk < chunks; ++chunk) work(context, chunk, 0);
         return;
     }

@@ -18,7 +18,8 @@ class ThreadPool {
   public:
     using Work = void (*)(void *context, size_t chunk, size_t thread);
 
-    // threads: that work at once, the calling one included; at least 1.
+    // threads: that work at once, the calling one included; at least 1. Throws std::system_error
+    // where the system gives no more threads.
     explicit ThreadPool(size_t threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool &) = delete;
@@ -28,13 +29,16 @@ class ThreadPool {
 
     // Calls work(context, chunk, thread) for every chunk below `chunks` and returns when all are
     // done; thread is below threads(), the caller's is 0. When another caller has the pool, the
-    // calling thread does all chunks itself: callers never wait for one another.
+    // calling thread does all chunks itself: callers never wait for one another. So it does in a
+    // process that was forked from this one, which has no other threads.
     void run(size_t chunks, Work work, void *context);
 
   private:
+    void stop();
     void serve(size_t thread);
     void claim(size_t thread);
 
+    const long process_;
     std::vector<std::thread> workers_;
     std::mutex caller_, sleep_;
     std::condition_variable wake_;

@@ -255,6 +255,7 @@ Weight read_weight(const Data &data, size_t offset, size_t code, size_t scales, 
     const Format &format = kFormats[code];
     expect(rows > 0 && columns > 0 && rows <= (size_t{1} << 28) / columns && columns % taps == 0,
            "a weight has an impossible size");
+    data.claim(rows * columns);
     Weight weight;
     weight.rows = rows, weight.columns = columns;
     weight.scale = data.floats(offset, scales);

@@ -17,12 +17,18 @@ class Data {
                "a constant lies behind the end of the data");
         return bytes_ + offset;
     }
+    // Counts decoded weights, so that a small file cannot ask for endless memory: 2^28 in all.
+    void claim(size_t elements) const {
+        claimed_ += elements;
+        expect(claimed_ <= size_t{1} << 28, "the program asks for more than 2^28 weights");
+    }
     std::vector<float> floats(size_t offset, size_t count) const;
     std::vector<int32_t> int32s(size_t offset, size_t count) const;
 
   private:
     const uint8_t *bytes_;
     size_t size_;
+    mutable size_t claimed_ = 0;
 };
 
 // format: code in the record; scales: how many float32 stand in front; taps: kernel height * width

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <system_error>
 
 #include "platform.h"
 #include "program.h"
@@ -63,6 +64,8 @@ whit_program *whit_load(const void *bytes, size_t size, size_t threads, char *er
             {static_cast<const uint8_t *>(bytes), size, threads ? threads : 1, *kernels}};
     } catch (const std::bad_alloc &) {
         tell(error, "there is not enough memory for this network");
+    } catch (const std::system_error &) {
+        tell(error, "the system does not give so many threads");
     } catch (const std::exception &problem) {
         tell(error, problem.what());
     }
@@ -73,15 +76,13 @@ whit_program *whit_load_file(const char *path, size_t threads, char *error) {
     std::FILE *file = std::fopen(path, "rb");
     if (file == nullptr) return tell(error, "the file cannot be opened"), nullptr;
     whit_program *program = nullptr;
-    std::fseek(file, 0, SEEK_END);
-    const long size = std::ftell(file);
-    std::rewind(file);
     try {
-        std::vector<uint8_t> bytes(size > 0 ? static_cast<size_t>(size) : 0);
-        if (std::fread(bytes.data(), 1, bytes.size(), file) == bytes.size())
-            program = whit_load(bytes.data(), bytes.size(), threads, error);
-        else
-            tell(error, "the file cannot be read");
+        std::vector<uint8_t> bytes;
+        uint8_t piece[1 << 16];
+        while (const size_t read = std::fread(piece, 1, sizeof piece, file))
+            bytes.insert(bytes.end(), piece, piece + read);
+        if (std::ferror(file)) tell(error, "the file cannot be read");
+        else program = whit_load(bytes.data(), bytes.size(), threads, error);
     } catch (const std::bad_alloc &) {
         tell(error, "there is not enough memory for this file");
     }
@@ -116,6 +117,7 @@ size_t whit_input_axes(const whit_program *program, size_t *axes) {
 size_t whit_output_axes(const whit_program *program, size_t *axes) {
     return axes_of(program->program.output(), axes);
 }
+int whit_output_leading(const whit_program *program) { return program->program.leading(); }
 size_t whit_arena_bytes(const whit_program *program) { return program->program.arena_bytes(); }
 size_t whit_chunk_samples(const whit_program *program) { return program->program.samples(); }
 

@@ -6,7 +6,8 @@
  *     if (whit_run(program, input, batch, 0, output, error) != 0) { puts(error); return 1; }
  *     whit_free(program);
  *
- * Everything is thread-safe: many threads may run one program at once. The instruction set is
+ * Everything is thread-safe: many threads may run one program at once; in a forked process a call
+ * uses one thread. The instruction set is
  * chosen once, by the processor; the environment variable WHIT_ISA (scalar, avx2, avx512bw,
  * avx512vnni, avx512vpopcntdq, neon) asks for a lower one.
  */
@@ -70,7 +71,11 @@ int whit_run(const whit_program *program, const void *input, size_t batch, size_
 enum whit_dtype whit_input_dtype(const whit_program *program);
 size_t whit_input_axes(const whit_program *program, size_t *axes);
 size_t whit_output_axes(const whit_program *program, size_t *axes);
-/* Bytes of one call's working memory, and samples that are computed together in it. */
+/* 1 where the first axis of a sample's output counts the members of a group, else 0. whit_run gives
+ * the samples one after another all the same (in Python, members stand before the batch). */
+int whit_output_leading(const whit_program *program);
+/* Bytes of the values of one call (its scratch comes besides), and samples that are computed
+ * together in them. */
 size_t whit_arena_bytes(const whit_program *program);
 size_t whit_chunk_samples(const whit_program *program);
 

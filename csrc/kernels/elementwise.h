@@ -19,11 +19,9 @@ struct Block {
     int32_t *integers(size_t row) const { return static_cast<int32_t *>(data) + row * stride; }
 };
 
-// Constants of a block: of row r they begin at values + r * row_step, and are one for each column
-// (per_column) or one for all.
+// Constants of a block: one for each column (per_column), or one for all.
 struct Spread {
     const float *values;
-    size_t row_step;
     bool per_column;
 };
 

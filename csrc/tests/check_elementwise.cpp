@@ -79,7 +79,7 @@ class Comparison {
         for (float &constant : constants)
             constant = static_cast<float>(check_.between(1, 200)) / 32.0f - 3.03f;
         for (const bool per_column : {false, true}) {
-            const Spread spread{constants.data(), 0, per_column};
+            const Spread spread{constants.data(), per_column};
             same("multiply", true, [&](auto &run, const Block &x) { run.multiply(x, spread); });
             same("divide", true, [&](auto &run, const Block &x) { run.divide(x, spread); });
             same("add", true, [&](auto &run, const Block &x) { run.add(x, spread); });

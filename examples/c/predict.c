@@ -44,13 +44,23 @@ int main(int argc, char **argv)
     if (status != 0) {
         fprintf(stderr, "%s cannot be read\n", argv[2]);
     }
-    while (status == 0 && fread(input, 1, input_bytes, file) == input_bytes) {
+    size_t read = 0;
+    while (status == 0 && (read = fread(input, 1, input_bytes, file)) == input_bytes) {
         if (whit_run(program, input, 1, 0, output, error) != 0) {
             fprintf(stderr, "%s\n", error);
             status = 2;
         } else if (fwrite(output, sizeof *output, outputs, stdout) != outputs) {
+            fprintf(stderr, "the outputs cannot be written\n");
             status = 2;
         }
+    }
+    if (status == 0 && (ferror(file) || read != 0)) {
+        fprintf(stderr, "%s does not hold whole samples of %zu bytes\n", argv[2], input_bytes);
+        status = 2;
+    }
+    if (fflush(stdout) != 0) {
+        fprintf(stderr, "the outputs cannot be written\n");
+        status = 2;
     }
     if (file != NULL) {
         fclose(file);

@@ -3,8 +3,10 @@
 import ctypes
 import ctypes.util
 import os
+import signal
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -299,6 +301,69 @@ def test_batches_of_every_size_give_what_single_samples_give():
 
 
 # ---- use: threads, memory, levels, errors -------------------------------------------------------
+
+
+def test_a_wide_sparse_layer_joins_a_value_of_another_type():
+    random = np.random.default_rng(13)
+    matrix = weight(random, "csr_float32", 40000, 2, density=0.05)
+    compare([(Sign(), 0), (Linear(matrix, None), 0), (Linear(matrix, None), 0)], (2,))
+    signs = Linear(weight(random, "bits", 40000, 2), None)
+    operators = [(signs, 0), (Sign(), 1), (Linear(matrix, None), 0), (Add(), 3, 2)]
+    compare(operators, (2,), batches=(1, 20))
+
+
+def test_planes_whose_sums_of_bytes_leave_int32():
+    random = np.random.default_rng(14)
+    for source, columns, exact in (
+        ("uint8", 1024, False),
+        ("int8", 500, True),
+        ("sign", 60000, False),
+    ):
+        dtype, before = SOURCES[source]
+        values = np.full((2, columns), 32767, dtype=np.int16)
+        values[1] = -32768
+        scale = np.empty(0, "f4") if exact else np.full(1, 0.25, dtype=np.float32)
+        matrix = StoredWeight(FORMATS[CODES["planes"]], values, scale)
+        content = content_of([*before, Linear(matrix, None)], (columns,), dtype)
+        reference, program = decode_program(content, "reference"), decode_program(content, "native")
+        x = inputs(random, program, 5)
+        for large in (x, np.full_like(x, 255 if dtype == "uint8" else 9)):
+            expected = reference(large)
+            np.testing.assert_allclose(program(large), expected, rtol=1e-5)  # float32 sums
+            if exact:
+                np.testing.assert_array_equal(program(large), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 33, 64])
+def test_signs_of_images_that_are_flattened(channels):
+    random = np.random.default_rng(15)
+    layer = Linear(weight(random, "bits", 70, channels * 30), None)
+    compare([Sign(), Flatten(), layer], (channels, 5, 6), exact=True, batches=(1, 40))
+
+
+def test_a_forked_process_runs_on_one_thread():
+    program = decode_program((GOLDEN / "integer_version2.whit").read_bytes(), "native", 2)
+    x = inputs(np.random.default_rng(16), program, 3000)
+    expected = program(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is the point
+        child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if np.array_equal(program(x), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    np.testing.assert_array_equal(program(x), expected)
+
+
+def test_many_threads_take_little_memory_and_too_many_are_refused():
+    content = content_of([Relu()], (4,))
+    before = Path("/proc/self/statm").read_text().split()[1]
+    program = decode_program(content, "native", 64)
+    program(np.zeros((4, 4), dtype=np.float32))
+    after = Path("/proc/self/statm").read_text().split()[1]
+    assert (int(after) - int(before)) * 4096 < 64 << 20
+    with pytest.raises(ArtifactError, match="1024 threads"):
+        decode_program(content, "native", 5000)
 
 
 def test_one_program_serves_many_threads():

@@ -19,7 +19,7 @@ template <typename Function>
 inline void with_constants(const Block &x, const Spread &constants, Function function) {
     for (size_t row = 0; row < x.rows; ++row) {
         float *__restrict values = x.floats(row);
-        const float *__restrict own = constants.values + row * constants.row_step;
+        const float *__restrict own = constants.values;
         if (constants.per_column) {
             for (size_t i = 0; i < x.columns; ++i) values[i] = function(values[i], own[i]);
         } else {

@@ -13,6 +13,7 @@ import typer
 
 from whit.cli.extras import EXTRAS
 from whit.cli.guard import guarded, show_json
+from whit.errors import WhitError
 
 _PACKAGES = ("numpy", "safetensors", "typer", "rich", "torch", "scipy", "scikit-learn")
 _FEATURES = (
@@ -37,7 +38,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     print(
         f"Native kernels: compiled, {native['isa']} in use"
         if native["available"]
-        else f"Native kernels: no, networks run in NumPy: {native['reason']}"
+        else f"Native kernels: no: {native['reason']}"
     )
     for name, text in found["versions"].items():
         print(f"  {name} {text or 'not installed'}")
@@ -77,7 +78,10 @@ def _native() -> dict[str, Any]:
         return {"available": False, "reason": reason, "isa": ""}
     if not native.available():
         return {"available": False, "reason": str(native.reason()), "isa": ""}
-    return {"available": True, "reason": "", "isa": native.isa()}
+    try:
+        return {"available": True, "reason": "", "isa": native.isa()}
+    except WhitError as error:
+        return {"available": False, "reason": str(error), "isa": ""}
 
 
 def _cpu_features() -> list[str]:
