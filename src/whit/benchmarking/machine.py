@@ -17,6 +17,7 @@ import numpy as np
 
 LEAST_SHARE = 0.6
 SHAPE = (256, 4096, 4096)
+_WARM_UP = 4
 _CALLS = 7
 _PACKAGES = ("whit", "numpy", "torch", "onnxruntime", "onnx")
 _DEFAULT_CACHE = 64 << 20
@@ -84,6 +85,8 @@ def look(threads: int, peak: Peak | None) -> Check:
     with torch_threads(threads), torch.inference_mode():
         left, right = torch.randn(rows, inner), torch.randn(columns, inner)
         call = partial(torch.nn.functional.linear, left, right)
+        for _ in range(_WARM_UP):  # torch's first products set its library up and clocks rise
+            call()
         nanoseconds = float(np.median(_single_times(call, _CALLS, threads)))
     gflops = 2 * rows * inner * columns / nanoseconds
     return Check(gflops, None if peak is None else gflops / (threads * peak.gflops))
