@@ -49,7 +49,6 @@ def _build(name: str, *options: str) -> Path:
     _need("cmake", "c++", "make")
     folder = BUILDS / name
     settings = ["-DWHIT_BUILD_CHECKS=ON", "-DWHIT_BUILD_BINDING=OFF", *options]
-    settings.append("-DWHIT_BUILD_EXAMPLES=ON")
     # Static: the emulated machine has no dynamic linker.
     settings.append("-DCMAKE_EXE_LINKER_FLAGS=-static")
     for command in (
@@ -64,7 +63,7 @@ def _build(name: str, *options: str) -> Path:
 @pytest.fixture(scope="session")
 def checks_folder() -> Path:
     """Folder with whit_check for this machine, and the object files of every level."""
-    return _build("here")
+    return _build("here", "-DWHIT_BUILD_EXAMPLES=ON")
 
 
 @pytest.fixture(scope="session")
