@@ -14,6 +14,9 @@ namespace {
 // tens of them. So workers look for new work for a while before they sleep.
 constexpr int kSpins = 4000;
 
+// The parts of job_.
+constexpr uint64_t kNumber = uint64_t{1} << 16, kOpen = uint64_t{1} << 15, kWorkers = kOpen - 1;
+
 inline void relax() {
 #if defined(__x86_64__)
     _mm_pause();
@@ -44,7 +47,7 @@ void ThreadPool::stop() {
     {
         std::lock_guard<std::mutex> lock(sleep_);
         stop_ = true;
-        round_.fetch_add(1);
+        job_.fetch_add(kNumber);
     }
     wake_.notify_all();
     for (std::thread &worker : workers_) worker.join();
@@ -58,34 +61,39 @@ void ThreadPool::run(size_t chunks, Work work, void *context) {
     }
     chunks_ = chunks, work_ = work, context_ = context;
     next_.store(0, std::memory_order_relaxed);
-    busy_.store(workers_.size(), std::memory_order_relaxed);
     {
         std::lock_guard<std::mutex> lock(sleep_);
-        round_.fetch_add(1, std::memory_order_release);
+        const uint64_t number = job_.load(std::memory_order_relaxed) / kNumber + 1;
+        job_.store(number * kNumber + kOpen, std::memory_order_release);
     }
     wake_.notify_all();
     claim(0);
-    // Every worker has to report, also one that came too late for any chunk: it may still be
-    // about to read the fields above.
-    for (int spins = 0; busy_.load(std::memory_order_acquire) != 0; ++spins) {
+    // Workers that have joined still use the fields above; later ones find the job closed.
+    job_.fetch_and(~kOpen, std::memory_order_acq_rel);
+    for (int spins = 0; (job_.load(std::memory_order_acquire) & kWorkers) != 0; ++spins) {
         if (spins < kSpins) relax();
         else std::this_thread::yield();
     }
 }
 
 void ThreadPool::serve(size_t thread) {
-    size_t seen = 0;
+    uint64_t seen = 0;
+    const auto nothing_new = [&] { return job_.load(std::memory_order_acquire) / kNumber == seen; };
     for (;;) {
-        for (int spins = 0; spins < kSpins && round_.load(std::memory_order_acquire) == seen; ++spins)
-            relax();
-        if (round_.load(std::memory_order_acquire) == seen) {
+        for (int spins = 0; spins < kSpins && nothing_new(); ++spins) relax();
+        if (nothing_new()) {
             std::unique_lock<std::mutex> lock(sleep_);
-            wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
+            wake_.wait(lock, [&] { return !nothing_new(); });
         }
-        seen = round_.load(std::memory_order_acquire);
+        uint64_t job = job_.load(std::memory_order_acquire);
+        seen = job / kNumber;
         if (stop_) return;
-        claim(thread);
-        busy_.fetch_sub(1, std::memory_order_release);
+        while ((job & kOpen) != 0 && job / kNumber == seen)
+            if (job_.compare_exchange_weak(job, job + 1, std::memory_order_acq_rel)) {
+                claim(thread);
+                job_.fetch_sub(1, std::memory_order_release);
+                break;
+            }
     }
 }
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -42,11 +43,14 @@ class ThreadPool {
     std::vector<std::thread> workers_;
     std::mutex caller_, sleep_;
     std::condition_variable wake_;
-    std::atomic<size_t> round_{0}, next_{0}, busy_{0};
+    // Number of the job, whether it is open, and how many workers are at it: one word, so that a
+    // worker joins a job that is still open or leaves it alone, and nobody waits for a late one.
+    std::atomic<uint64_t> job_{0};
+    std::atomic<size_t> next_{0};
     size_t chunks_ = 0;
     Work work_ = nullptr;
     void *context_ = nullptr;
-    bool stop_ = false;
+    std::atomic<bool> stop_{false};
 };
 
 }  // namespace whit
