@@ -78,7 +78,7 @@ test: $(VENV)/.installed-dev
 
 full: $(VENV)/.installed-dev
 	@echo "-- pytest, slow tests included"
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m ""
+	@$(BIN)/python -m pytest -m ""  # one process: slow tests share folders of builds
 
 emulate: $(VENV)/.installed-dev
 	@echo "-- kernels of AVX-512 in Bochs and of NEON in QEMU"
