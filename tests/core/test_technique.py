@@ -1,10 +1,19 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from whit.core.technique import Technique, is_technique, keep, reference_of, technique, train_once
+from whit.core.technique import (
+    AfterTraining,
+    Technique,
+    is_technique,
+    keep,
+    reference_of,
+    technique,
+    train_once,
+)
 from whit.errors import SpecError
 from whit.methods.plain import plain
 from whit.methods.sparse.one_cycle_pruning import one_cycle_pruning
@@ -123,6 +132,25 @@ def test_two_procedures_are_refused():
     two = Technique(train=lambda run: None, spec="two()")
     with pytest.raises(SpecError, match=r"'one\(\)' and 'two\(\)'"):
         one + two
+
+
+def numbered(name):
+    """A refinement that notes its name in the model, a list here."""
+    return Technique(train=AfterTraining(lambda run, model: [*model, name]), spec=f"{name}()")
+
+
+def test_refinements_go_on_from_whatever_trained_before_them():
+    own = Technique(train=lambda run: ["own"], spec="own()")
+    ordinary = Technique(prepare_data=lambda d: d, spec="c()")
+    assert (own + numbered("a") + ordinary + numbered("b")).train(None) == ["own", "a", "b"]
+    assert (own + (numbered("a") + numbered("b"))).train(None) == ["own", "a", "b"]
+    assert (numbered("a") + Technique()).train.first is train_once
+
+
+def test_a_procedure_behind_a_refinement_is_refused_with_the_right_order():
+    own = Technique(train=lambda run: None, spec="own()", brief="own()")
+    with pytest.raises(SpecError, match=r"other way round: 'own\(\) \+ a\(\)'"):
+        replace(numbered("a"), brief="a()") + own
 
 
 def test_only_techniques_add():

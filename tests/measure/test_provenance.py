@@ -1,6 +1,7 @@
 import json
 
-from whit.measure.provenance import provenance, run_identity, sources_of
+from whit.core.technique import AfterTraining, train_once
+from whit.measure.provenance import code_digest, provenance, run_identity, sources_of
 
 RUN = {
     "spec": "plain()",
@@ -45,3 +46,17 @@ def test_the_source_of_an_own_file_is_part_of_the_identity(tmp_path):
 def test_sources_of_our_own_techniques_are_found():
     found = sources_of("binarized_network(scale='one_cycle_pruning()') + plain()", "methods")
     assert [item.partition(":")[0] for item in found] == ["binarized_network", "plain"]
+
+
+def test_a_refinement_is_known_by_its_functions_and_not_by_its_address():
+    def refined(amount, first=train_once):
+        return AfterTraining(lambda run, model: amount, first)
+
+    def digest(value):
+        return code_digest(value)
+
+    assert digest(refined(1)) == digest(refined(1))
+    assert digest(refined(1)) != digest(refined(2))
+    assert digest(refined(1, refined(3))) != digest(refined(1, refined(4)))
+    hooks = (lambda model, plan: None,)
+    assert digest(lambda: hooks) == digest(lambda: hooks)

@@ -12,7 +12,7 @@ from whit.methods.low_bit.binarized_network import binarize, binary_layers
 from whit.packing.packer import float_inputs
 from whit.parts.straight_through import Sign
 from whit.tasks.digits import digits
-from whit.tasks.models import Builder, ResidualBlock, conv4, mlp4, resnet8
+from whit.tasks.models import Builder, ResidualBlock, conv4, mlp2, mlp4, mlp4_wide, resnet8
 
 
 def images(size: int) -> ImageData:
@@ -34,6 +34,23 @@ def test_mlp4_sizes_follow_the_inputs(features: int, sizes: list[int]) -> None:
     model = mlp4(vectors(features))
     assert [m.out_features for m in model.modules() if isinstance(m, nn.Linear)] == sizes
     assert model(torch.randn(2, features)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("features", "width", "sizes"),
+    [(784, 1.0, [256, 3]), (784, 0.5, [128, 3]), (64, 1.0, [32, 3]), (4, 1.0, [10, 3])],
+)
+def test_mlp2_is_two_layers_and_nothing_else(features: int, width: float, sizes: list[int]) -> None:
+    model = mlp2(vectors(features), width)
+    assert [type(m).__name__ for m in model] == ["Normalise", "Linear", "ReLU", "Linear"]
+    assert [m.out_features for m in model.modules() if isinstance(m, nn.Linear)] == sizes
+
+
+def test_mlp4_wide_has_three_hidden_layers_of_one_size() -> None:
+    model = mlp4_wide(vectors(20), 0.5)
+    sizes = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)]
+    assert sizes == [512, 512, 512, 3]
+    assert sum(isinstance(m, nn.BatchNorm1d) for m in model.modules()) == 3
 
 
 def test_conv4_pools_before_normalising() -> None:

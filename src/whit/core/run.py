@@ -18,6 +18,7 @@ from whit.core.data import Data, Split
 from whit.core.device import Device
 from whit.core.fit import Progress, Surroundings, fit, predict
 from whit.core.history import FitRecord
+from whit.core.own_loop import OwnLoop
 from whit.core.settings import Settings
 from whit.core.task import Task
 from whit.core.technique import HookFactory, Technique
@@ -206,6 +207,17 @@ class Run:
             replace(self._ledger.next_fit(self.task), valid=self.data.valid, classes=classes),
             augment=self.data.augment,
             sample_weights=sample_weights,
+        )
+
+    def loop(self, model: nn.Module, rounds: int) -> OwnLoop:
+        """Return a training loop that is not `fit`, for a procedure to fill: charged and resumed.
+
+        Args:
+            model: that is trained in it.
+            rounds: parts of the training after which it is validated, shown and saved, >= 1.
+        """
+        return OwnLoop(
+            model, rounds, replace(self._ledger.next_fit(self.task), valid=self.data.valid)
         )
 
     def evaluate(self, model: nn.Module, split: str | Split = "valid") -> float:

@@ -39,6 +39,26 @@ def train_once(run: Run) -> nn.Module:
 
 
 @dataclass(frozen=True)
+class AfterTraining:
+    """A procedure that goes on from the model which another one trained.
+
+    In a sum, `first` is the procedure of the terms before it, whatever that is.
+
+    Attributes:
+        refine: `(run, model) -> model`. The `finish_model` slots have not run yet, so weights may
+            still be parametrised: bake them first.
+        first: `run -> model`; ordinary training by default.
+    """
+
+    refine: Callable[[Run, nn.Module], nn.Module]
+    first: Callable[[Run], nn.Module] = train_once
+
+    def __call__(self, run: Run) -> nn.Module:
+        """Train, then refine."""
+        return self.refine(run, self.first(run))
+
+
+@dataclass(frozen=True)
 class Technique:
     """What a method does to the data, the model, the training and the trained model.
 
@@ -47,7 +67,8 @@ class Technique:
             all.
         prepare_model: `(model, data) -> model`, before the optimiser exists; may replace the model.
         hooks: factories `(model, plan) -> Hook`, called by every `Run.fit`.
-        train: the procedure, `Run -> model`; at most one per sum may differ from `train_once`.
+        train: the procedure, `Run -> model`; at most one per sum may differ from `train_once`, but
+            any number of `AfterTraining` may follow it.
         finish_model: `(model, data) -> model`, after training: convert, select, calibrate, bake.
         spec: the call that made the value, with defaults filled in; it parses back.
         brief: the same without options at their defaults, for people and for small files.
@@ -73,24 +94,50 @@ class Technique:
         """Add another technique; its slots run after this one's, always in the order written.
 
         Raises:
-            SpecError: both replace the training procedure.
+            SpecError: both replace the training procedure, or the other one trains anew what this
+                one refines after training.
         """
         if not isinstance(other, Technique):
             return NotImplemented
-        if self.train is not train_once and other.train is not train_once:
-            raise SpecError(
-                f"'{self.spec}' and '{other.spec}' both replace the training procedure, and a sum "
-                f"can hold only one that does. Use them in separate runs."
-            )
         return Technique(
             prepare_data=_chain_data(self.prepare_data, other.prepare_data),
             prepare_model=_chain_model(self.prepare_model, other.prepare_model),
             hooks=self.hooks + other.hooks,
-            train=other.train if self.train is train_once else self.train,
+            train=_procedure_of_both(self, other),
             finish_model=_chain_model(self.finish_model, other.finish_model),
             spec=_sum_text(self.spec, other.spec),
             brief=_sum_text(self.brief, other.brief),
         )
+
+
+def _procedure_of_both(first: Technique, second: Technique) -> Callable[[Run], nn.Module]:
+    """Return the procedure of a sum: the one that is not ordinary, refined by those after it."""
+    if first.train is train_once:
+        return second.train
+    both = _after(first.train, second.train)
+    if both is not None:
+        return both
+    if isinstance(first.train, AfterTraining):
+        raise SpecError(
+            f"'{first.brief}' refines a trained model, and '{second.brief}', behind it, trains a "
+            f"new one. Write them the other way round: '{second.brief} + {first.brief}'."
+        )
+    raise SpecError(
+        f"'{first.spec}' and '{second.spec}' both replace the training procedure, and a sum can "
+        "hold only one that does. Use them in separate runs."
+    )
+
+
+def _after(
+    first: Callable[[Run], nn.Module], second: Callable[[Run], nn.Module]
+) -> Callable[[Run], nn.Module] | None:
+    """Return the second procedure going on from the first; None where it trains anew."""
+    if second is train_once:
+        return first
+    if not isinstance(second, AfterTraining):
+        return None
+    inner = _after(first, second.first)
+    return None if inner is None else replace(second, first=inner)
 
 
 def _sum_text(*terms: str) -> str:

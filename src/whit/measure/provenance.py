@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -175,6 +176,10 @@ def _function_digest(function: object, depth: int = 0) -> str:
     if isinstance(function, partial):
         parts = [_function_digest(function.func, depth), repr(function.args)]
         return "|".join([*parts, repr(sorted(function.keywords.items()))])
+    if is_dataclass(function) and not inspect.isclass(function) and depth <= MAX_CLOSURE_DEPTH:
+        attributes = [getattr(function, field.name) for field in fields(function)]
+        inside = [_value_digest(value, depth) for value in attributes]
+        return "|".join([type(function).__qualname__, *inside])
     if not isinstance(function, FunctionType) or depth > MAX_CLOSURE_DEPTH:
         kind = function if inspect.isclass(function) else type(function)
         return f"{kind.__module__}.{kind.__qualname__}"
@@ -199,8 +204,10 @@ def _code_text(code: CodeType) -> str:
 
 
 def _value_digest(value: object, depth: int) -> str:
-    if isinstance(value, (str, int, float, bool, tuple, type(None))):
+    if isinstance(value, (str, int, float, bool, type(None))):
         return repr(value)
+    if isinstance(value, tuple):
+        return repr([_value_digest(part, depth) for part in value])
     return _function_digest(value, depth + 1)
 
 

@@ -9,23 +9,24 @@ import torch
 from whit.core.data import Split, VectorData
 from whit.core.settings import Settings
 from whit.core.task import Task
-from whit.tasks.models import call_text, mlp4, width_builder
+from whit.tasks.models import call_text, control_builder
 from whit.tasks.sklearn_sets import load_bundled
 from whit.tasks.splits import stratified_split
 
 SIZES = (341, 114, 114)
 
 
-def breast_cancer(*, width: float = 1.0) -> Task:
+def breast_cancer(*, model: str = "mlp4", width: float = 1.0) -> Task:
     """Tell malignant from benign cells by 30 measurements; 341 train, 114 valid, 114 test.
 
     Args:
-        width: multiplies the hidden sizes of the control model `mlp4`, > 0.
+        model: control model: "mlp2", "mlp4" or "mlp4_wide".
+        width: multiplies its hidden sizes, > 0.
     """
     return Task(
-        name=call_text(breast_cancer, width=width),
+        name=call_text(breast_cancer, model=model, width=width),
         load=load,
-        build=width_builder(mlp4, width),
+        build=control_builder(model, width),
         settings=Settings(epochs=40, batch_size=32, learning_rate=5e-3, weight_decay=0.2),
     )
 

@@ -68,7 +68,7 @@ def cifar10(*, model: str = "resnet8", width: float = 1.0) -> Task:
     """Classify 32 x 32 colour photographs, values 0..255; 45,000 train, 5,000 valid, 10,000 test.
 
     Args:
-        model: control model, "resnet8", "conv4" or "mlp4".
+        model: control model: "mlp2", "mlp4", "mlp4_wide", "conv4" or "resnet8".
         width: multiplies its channels and hidden sizes, > 0.
     """
     return Task(

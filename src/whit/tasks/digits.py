@@ -20,7 +20,7 @@ def digits(*, model: str = "mlp4", width: float = 1.0) -> Task:
     """Classify 8 x 8 images of digits, values 0..16; 1,077 train, 360 valid, 360 test.
 
     Args:
-        model: control model, "mlp4", "conv4" or "resnet8".
+        model: control model: "mlp2", "mlp4", "mlp4_wide", "conv4" or "resnet8".
         width: multiplies its hidden sizes, > 0.
     """
     return Task(

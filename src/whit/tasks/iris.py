@@ -9,23 +9,24 @@ import torch
 from whit.core.data import Split, VectorData
 from whit.core.settings import Settings
 from whit.core.task import Task
-from whit.tasks.models import call_text, mlp4, width_builder
+from whit.tasks.models import call_text, control_builder
 from whit.tasks.sklearn_sets import load_bundled
 from whit.tasks.splits import stratified_split
 
 SIZES = (90, 30, 30)
 
 
-def iris(*, width: float = 1.0) -> Task:
+def iris(*, model: str = "mlp4", width: float = 1.0) -> Task:
     """Classify iris flowers by four lengths in centimetres; 90 train, 30 valid, 30 test.
 
     Args:
-        width: multiplies the hidden sizes of the control model `mlp4`, > 0.
+        model: control model: "mlp2", "mlp4" or "mlp4_wide".
+        width: multiplies its hidden sizes, > 0.
     """
     return Task(
-        name=call_text(iris, width=width),
+        name=call_text(iris, model=model, width=width),
         load=load,
-        build=width_builder(mlp4, width),
+        build=control_builder(model, width),
         settings=Settings(epochs=40, batch_size=15, learning_rate=5e-3, weight_decay=0.2),
     )
 

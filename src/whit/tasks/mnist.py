@@ -34,7 +34,7 @@ def mnist(*, model: str = "conv4", width: float = 1.0) -> Task:
     """Classify 28 x 28 images of digits, values 0..255; 55,000 train, 5,000 valid, 10,000 test.
 
     Args:
-        model: control model, "conv4", "resnet8" or "mlp4".
+        model: control model: "mlp2", "mlp4", "mlp4_wide", "conv4" or "resnet8".
         width: multiplies its channels and hidden sizes, > 0.
     """
     return Task(

@@ -43,6 +43,11 @@ def mlp4(data: Data, width: float = 1.0) -> nn.Module:
     """
     values = math.prod(data.input_shape)
     bases = (512, 256, 128) if values >= 256 else (128, 128, 64) if values >= 32 else (32, 32, 16)
+    return _normalised_mlp(data, bases, width)
+
+
+def _normalised_mlp(data: Data, bases: tuple[int, ...], width: float) -> nn.Module:
+    values = math.prod(data.input_shape)
     layers = _start(data)
     if len(data.input_shape) > 1:
         layers["flatten"] = nn.Flatten()
@@ -52,6 +57,41 @@ def mlp4(data: Data, width: float = 1.0) -> nn.Module:
         values = size
     layers["head"] = nn.Linear(values, data.output_size)
     return nn.Sequential(layers)
+
+
+def mlp2(data: Data, width: float = 1.0) -> nn.Module:
+    """Build two linear layers with a ReLU between them, and nothing else.
+
+    The hidden size follows the number of input values: 256 from 256 values on (MNIST), 32 from 32
+    on (digits), else 10 (small tables).
+
+    Shapes: [batch, ...] -> [batch, data.output_size].
+
+    Args:
+        data: gives the input shape, the normalisation and the output size.
+        width: multiplies the hidden size, > 0.
+    """
+    values = math.prod(data.input_shape)
+    size = hidden_width(256 if values >= 256 else 32 if values >= 32 else 10, width)
+    layers = _start(data)
+    if len(data.input_shape) > 1:
+        layers["flatten"] = nn.Flatten()
+    layers["linear1"] = nn.Linear(values, size)
+    layers["relu1"] = nn.ReLU()
+    layers["head"] = nn.Linear(size, data.output_size)
+    return nn.Sequential(layers)
+
+
+def mlp4_wide(data: Data, width: float = 1.0) -> nn.Module:
+    """Build `mlp4` with three hidden layers of the same size, 1024.
+
+    Shapes: [batch, ...] -> [batch, data.output_size].
+
+    Args:
+        data: gives the input shape, the normalisation and the output size.
+        width: multiplies the hidden size, > 0.
+    """
+    return _normalised_mlp(data, (1024, 1024, 1024), width)
 
 
 def conv4(data: Data, width: float = 1.0) -> nn.Module:
@@ -175,7 +215,13 @@ def _linear_block(
     layers[f"relu{number}"] = nn.ReLU()
 
 
-CONTROL_MODELS: Mapping[str, Builder] = {"mlp4": mlp4, "conv4": conv4, "resnet8": resnet8}
+CONTROL_MODELS: Mapping[str, Builder] = {
+    "mlp2": mlp2,
+    "mlp4": mlp4,
+    "mlp4_wide": mlp4_wide,
+    "conv4": conv4,
+    "resnet8": resnet8,
+}
 
 
 def check_width(width: float) -> None:
