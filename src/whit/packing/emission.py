@@ -53,10 +53,13 @@ class FormatRules:
     Args:
         force: format by path of the module; "*" stands for every other module.
         forbid: formats that are never used.
+        asked: format by path that a module asks for (its attribute `stored_as`); `force` goes
+            before it.
     """
 
     force: Mapping[str, str] = field(default_factory=dict)
     forbid: Collection[str] = ()
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     def choose(self, values: Floats, module: str, taps: int, whole: bool) -> Choice:
         """Return the smallest allowed format for the matrix of a module.
@@ -70,7 +73,7 @@ class FormatRules:
         Raises:
             CannotPack: no allowed format holds the values.
         """
-        forced = self.force.get(module, self.force.get("*"))
+        forced = self.force.get(module, self.force.get("*", self.asked.get(module)))
         try:
             only = None if forced is None else [forced]
             return choose_storage(values, taps=taps, only=only, never=self.forbid, whole=whole)

@@ -8,8 +8,12 @@ one multiplication) on exact sums, and no float is left between two layers.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from whit.errors import CannotPack
 from whit.packing.chains import Chain, fold_chain
+from whit.packing.formats import choose_storage
 from whit.packing.graph_nodes import (
     ConvNode,
     ElementwiseNode,
@@ -23,6 +27,8 @@ from whit.packing.graph_nodes import (
     in_order,
 )
 from whit.packing.integer_sources import matrix_on, scaled_grid, weight_grid
+
+MOST_ENTRIES = 256  # of a code book
 
 Rule = Callable[[Node, Node, dict[int, int]], Node]
 
@@ -166,11 +172,30 @@ def _fold_batch_norm(old: Node, node: Node, uses: dict[int, int]) -> Node:
         weight = (base.weight.double() * rows).float()
     else:
         weight = scaled_grid(grid[0], grid[1].double() * scale)
+    if _has_few_values(base.weight):
+        apart = _bytes_of(base.weight) + 4 * scale.numel()
+        if apart < _bytes_of(weight):
+            return node  # a code book would be lost; an operator of its own takes less
     bias = shift if base.bias is None else base.bias.double() * scale + shift
     result: Node = replace(base, weight=weight, bias=bias.float(), module=base.module)
     for reshape in reshapes:
         result = replace(reshape, sources=(result,))
     return result
+
+
+def _has_few_values(weight: Tensor) -> bool:
+    flat = weight.reshape(-1)
+    sample = flat[:: max(1, flat.numel() // 4096)]
+    return _distinct(sample) <= MOST_ENTRIES and _distinct(flat) <= MOST_ENTRIES
+
+
+def _distinct(flat: Tensor) -> int:
+    return len(torch.unique(flat))
+
+
+def _bytes_of(weight: Tensor) -> int:
+    rows = weight.detach().to(torch.float32).flatten(1).numpy()
+    return choose_storage(rows).weight.stored_bytes
 
 
 def check_written(node: ElementwiseNode) -> CannotPack:

@@ -141,7 +141,8 @@ def pack(
         info: texts to keep in the file (task, spec, provenance).
         input_range: lowest and highest raw input value, for the reader's information.
         force: weight format by module path ("*": every other module), such as
-            {"head": "float32", "*": "planes"}; the values must fit it.
+            {"head": "float32", "*": "planes"}; the values must fit it. A module may ask for a
+            format itself, by an attribute `stored_as`.
         forbid: weight formats that are not used; see docs/format.md for the names.
         calibration: raw samples [n, ...]: weights and activations that are float32 are rounded to 8
             bits, with ranges from these samples (post-training quantisation). Use training data.
@@ -164,7 +165,7 @@ def pack(
     if isinstance(forbid, str):
         raise WhitError(f"forbid is the text '{forbid}'; give a list of formats: ['{forbid}']")
     _check_labels(labels, lowered.shape)
-    emitted = _emit(graph, source, FormatRules(force or {}, forbid))
+    emitted = _emit(graph, source, FormatRules(force or {}, forbid, _asked_formats(model)))
     leading = int(lowered.leading)
     header = ProgramHeader(len(emitted), source.shape, source.domain, low, high, leading)
     program, data = _assemble(header, emitted)
@@ -194,6 +195,11 @@ def _emit(graph: Node, source: Activation, rules: FormatRules) -> list[Emitted]:
     if len(emitted) > MAX_RECORDS:
         raise CannotPack(f"it has {len(emitted)} operators; the format holds {MAX_RECORDS}")
     return emitted
+
+
+def _asked_formats(model: nn.Module) -> dict[str, str]:
+    named = model.named_modules(remove_duplicate=False)
+    return {path: str(m.stored_as) for path, m in named if hasattr(m, "stored_as")}
 
 
 def _check_example(example: tuple[Tensor, ...]) -> Tensor:

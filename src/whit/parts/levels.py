@@ -100,7 +100,7 @@ def nearest_level(x: Tensor, values: Tensor) -> Tensor:
         for middle in middles[1:]:
             index += x >= middle
         return index
-    return torch.where(x.isnan(), 0, torch.bucketize(x, middles, right=True))
+    return torch.where(x.isnan(), 0, torch.bucketize(x.contiguous(), middles, right=True))
 
 
 def stochastic_level(x: Tensor, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -117,7 +117,9 @@ def stochastic_level(x: Tensor, values: Tensor, generator: torch.Generator | Non
         generator: of the random numbers; None for torch's own.
     """
     inside = x.clamp(values[0], values[-1])
-    lower = torch.bucketize(inside, values, right=True).sub_(1).clamp_(0, len(values) - 2)
+    lower = (
+        torch.bucketize(inside.contiguous(), values, right=True).sub_(1).clamp_(0, len(values) - 2)
+    )
     low, high = values[lower], values[lower + 1]
     chance = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return lower + (chance * (high - low) < inside - low)
@@ -320,8 +322,16 @@ def level_summary(model: nn.Module) -> list[LayerLevels]:
     ]
 
 
+def most_levels(weight: Tensor) -> int:
+    """Return the most different values in one entry of the first axis; exact up to 256.
+
+    Channels are looked at one by one, since each may have a scale of its own.
+    """
+    return max((_distinct(row) for row in _rows(weight)), default=1)
+
+
 def _layer_levels(path: str, weight: Tensor) -> LayerLevels:
-    most = max((_distinct(row) for row in _rows(weight)), default=1)
+    most = most_levels(weight)
     levels = most if most <= MOST_VALUES else None
     bits = 32 if levels is None else max(1, math.ceil(math.log2(most)))
     return LayerLevels(path, weight.numel(), levels, bits)

@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import whit
+from whit.errors import NoEffect, SpecError
+from whit.methods.low_bit.precision_batching import bit_layers
+from whit.methods.low_bit.weight_sharing import cluster, share_weights, weight_sharing
+from whit.packing.packer import pack
+from whit.parts.levels import nearest_level
+from whit.parts.surgery import bake
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def cost(points, centroids):
+    return float((points[:, None] - centroids).square().min(1).values.sum())
+
+
+def best_clusters(points, k):
+    """Exact one-dimensional k-means by dynamic programming over the sorted points."""
+    x = np.sort(points.numpy().astype(np.float64))
+    n = len(x)
+    sums, squares = np.concatenate([[0], x.cumsum()]), np.concatenate([[0], (x**2).cumsum()])
+
+    def inside(i, j):
+        return squares[j] - squares[i] - (sums[j] - sums[i]) ** 2 / (j - i)
+
+    best = [inside(0, j) if j else 0.0 for j in range(n + 1)]
+    for _ in range(k - 1):
+        best = [0.0] + [min(best[i] + inside(i, j) for i in range(j)) for j in range(1, n + 1)]
+    return best[n]
+
+
+@pytest.mark.parametrize("start", ["linear", "density", "random"])
+def test_clusters_are_a_fixed_point_near_the_exact_optimum(start):
+    points = torch.randn(150, generator=generator(3))
+    optimum = best_clusters(points, 5)
+    found = cluster(points, 5, start, generator(1))
+    place = nearest_level(points, found)
+    means = torch.stack([points[place == j].mean() for j in range(len(found))])
+    assert torch.allclose(means, found, atol=1e-6) and torch.equal(found, found.sort().values)
+    assert optimum - 1e-6 <= cost(points, found) <= 1.3 * optimum
+
+
+def test_few_values_are_shared_exactly():
+    points = torch.tensor([0.5, -1.0, 0.5, 2.0, -1.0])
+    assert cluster(points, 3).tolist() == [-1.0, 0.5, 2.0]
+    assert cluster(points, 8).tolist() == [-1.0, 0.5, 2.0]
+
+
+def test_a_centroid_without_weights_is_left_out():
+    points = torch.cat([torch.linspace(-1, -0.9, 20), torch.linspace(5, 5.1, 20)])
+    found = cluster(points, 8)
+    assert 2 <= len(found) < 8 and all((points - c).abs().min() < 0.2 for c in found)
+
+
+def test_shared_values_get_the_summed_gradient_and_zeros_stay():
+    model = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 4))
+    model[0].weight.data[::2] = 0.0
+    before = model[0].weight.detach().clone()
+    share_weights(model, 2)
+    weight = model[0].weight
+    assert torch.equal(weight.detach() == 0, before == 0)
+    assert len(weight.detach().unique()) == 5  # four shared values and zero
+    model(torch.randn(8, 30, generator=generator())).square().sum().backward()
+    shared = model[0].parametrizations.weight[0]
+    place = shared.place
+    # The same gradient by autograd through c[q], written out.
+    book = shared.book.detach().clone().requires_grad_()
+    again = torch.where(place < 0, 0.0, book[place.clamp_min(0)])
+    x = torch.randn(8, 30, generator=generator())
+    hidden = torch.relu(nn.functional.linear(x, again, model[0].bias.detach()))
+    last = nn.functional.linear(hidden, model[2].weight.detach(), model[2].bias.detach())
+    last.square().sum().backward()
+    assert torch.allclose(shared.book.grad, book.grad, rtol=1e-5)
+
+
+def test_convolutions_may_take_more_bits():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 5))
+    bake(share_weights(model, 2, conv_bits=5))
+    assert len(model[0].weight.unique()) == 32 and len(model[2].weight.unique()) == 4
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_file_holds_the_book_and_the_places(bits):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 100), nn.BatchNorm1d(100), nn.ReLU(), nn.Linear(100, 10))
+    with torch.no_grad():
+        model[1].running_var.uniform_(0.5, 2)
+    bake(share_weights(model.eval(), bits))
+    x = torch.randn(6, 64)
+    packed = pack(model, x)
+    assert [layer.format for layer in packed.layers] == [f"codebook{bits}"] * 2
+    for layer in packed.layers:
+        book = 4 * 2**bits
+        assert layer.after_bytes <= layer.weights * bits / 8 + book + 8
+        assert layer.huffman_bytes <= layer.weights * bits / 8 + 2 * book + 64
+    assert np.allclose(packed.program(x.numpy()), model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_norm_is_folded_where_that_loses_nothing():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 100), nn.BatchNorm1d(100), nn.ReLU()).eval()
+    model[1].running_var.uniform_(0.5, 2)
+    kinds = [step.operator.kind for step in pack(model, torch.randn(2, 64)).program.steps]
+    assert kinds == ["linear", "relu"]
+    bake(share_weights(model, 4))
+    kinds = [step.operator.kind for step in pack(model, torch.randn(2, 64)).program.steps]
+    assert kinds == ["linear", "affine", "relu"]
+
+
+def test_what_has_few_values_is_no_effect():
+    model = nn.Sequential(nn.Linear(64, 10))
+    scales = torch.linspace(0.1, 1, 10)[:, None]
+    model[0].weight.data = model[0].weight.data.sign() * scales
+    with pytest.raises(NoEffect, match="no layer takes more than 4"):
+        share_weights(model, 2)
+    with pytest.raises(SpecError, match="bit layers of precision_batching"):
+        share_weights(bit_layers(nn.Sequential(nn.Linear(9, 9)), 4), 2)
+
+
+def test_short_rows_are_shared_over_the_layer():
+    torch.manual_seed(0)
+    model = share_weights(nn.Sequential(nn.Linear(4, 10), nn.Linear(10, 3)), 3)
+    assert len(model[0].weight.unique()) == 8 and len(model[1].weight.unique()) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bits": 9}, "1 to 8"),
+        ({"bits": 0}, "1 to 8"),
+        ({"conv_bits": 2.5}, "conv_bits"),
+        ({"start": "linaer"}, "'linear'"),
+        ({"epochs": -1}, "epochs"),
+        ({"learning_rate": 0}, "learning_rate"),
+    ],
+)
+def test_bad_options_are_refused(options, said):
+    with pytest.raises(SpecError, match=said):
+        weight_sharing(**options)
+
+
+def test_pruned_then_shared_then_coded():
+    task = whit.task("digits")
+    quick = task.settings.changed(epochs=8)
+    total = whit.spec("one_cycle_pruning(sparsity=0.8) + weight_sharing(bits=3)")
+    result = whit.execute(task, total, quick)
+    plain = whit.execute(task, whit.spec("plain()"), quick)
+    assert all("codebook" in layer.format for layer in result.packed.layers)
+    assert result.scorecard.stored_bytes < plain.scorecard.stored_bytes / 10
+    assert result.scorecard.valid_score > 0.9
+    assert result.scorecard.nonzero_params < 0.35 * plain.scorecard.nonzero_params
+    assert len(result.history) == 2 and result.history[1]["epochs"] == 2
+
+
+def test_without_epochs_the_centroids_stay_those_of_k_means():
+    task = whit.task("toy_classification")
+    quick = task.settings.changed(epochs=1)
+    result = whit.execute(task, whit.spec("weight_sharing(bits=2, epochs=0)"), quick)
+    assert len(result.history) == 1
+    for layer in result.model.modules():
+        if isinstance(layer, nn.Linear):
+            assert len(layer.weight.unique()) <= 4
