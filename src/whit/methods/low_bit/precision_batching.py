@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +80,9 @@ def _round(layer: WeightedLayer, weight: Tensor, bits: int, step: Step, cutoff: 
 
 def store_as_planes(model: nn.Module, skip: Sequence[str] = ()) -> nn.Module:
     """Let the packer store the weights of a model as planes, where their values allow it."""
-    for _, layer in weighted_layers(model, skip):
-        layer.stored_as = FORMAT
+    layers: list[tuple[str, Any]] = [*weighted_layers(model, skip)]
+    for _, layer in layers:
+        layer.stored_as = FORMAT  # an attribute that no module declares
     return model
 
 

@@ -53,7 +53,7 @@ def cluster(
         At most k values, sorted: a centroid without weights is left out.
     """
     points = weights.detach().double().flatten()
-    different = torch.unique(points)
+    different = _distinct(points)
     if len(different) <= k:
         return different.to(weights.dtype)
     centroids = _start(points, different, k, start, generator)
@@ -61,11 +61,17 @@ def cluster(
         place = nearest_level(points, centroids)
         counts = torch.bincount(place, minlength=len(centroids))
         sums = torch.bincount(place, weights=points, minlength=len(centroids))
-        moved = torch.unique((sums / counts)[counts > 0])
+        moved = _distinct((sums / counts)[counts > 0])
         if len(moved) == len(centroids) and torch.equal(moved, centroids):
             break
         centroids = moved
-    return torch.unique(centroids.to(weights.dtype))
+    return _distinct(centroids.to(weights.dtype))
+
+
+def _distinct(points: Tensor) -> Tensor:
+    """Return the different values, ascending."""
+    values: Tensor = torch.unique(points)
+    return values
 
 
 def _start(
@@ -75,7 +81,7 @@ def _start(
         return torch.linspace(float(different[0]), float(different[-1]), k, dtype=points.dtype)
     if start == "density":
         ranks = ((torch.arange(k) + 0.5) / k * len(points)).long()
-        return torch.unique(points.sort().values[ranks])
+        return _distinct(points.sort().values[ranks])
     return different[torch.randperm(len(different), generator=generator)[:k]].sort().values
 
 
