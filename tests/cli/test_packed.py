@@ -135,6 +135,22 @@ def test_pack_obeys_forced_and_forbidden_formats(whit, finished):
     assert "0 (linear): 384 => 384 bytes, float32" in text
 
 
+def test_predict_uses_fewer_planes_where_there_are_some(whit, finished):
+    whit("pack", run_folder(finished), "-o", "planes.whit", "--int8", "--format", "0=planes")
+    inputs = np.load("task-inputs.npy")
+    words = ["predict", "planes.whit", "task-inputs.npy", "--json"]
+    whole = json.loads(whit(*words).stdout)["scores"]
+    coarse = json.loads(whit(*words, "--planes", "2").stdout)["scores"]
+    assert np.allclose(coarse, load("planes.whit")(inputs, planes=2))
+    assert not np.allclose(coarse, whole)
+    for file, planes, said in (
+        ("task.whit", "2", "bit planes"),
+        ("planes.whit", "0", "planes is 0"),
+    ):
+        result = whit("predict", file, "task-inputs.npy", "--planes", planes)
+        assert result.exit_code == 2 and said in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
