@@ -1,4 +1,4 @@
-"""A run, as a procedure sees it: the four verbs `build`, `fit`, `evaluate` and `plain`."""
+"""A run, as a procedure sees it: the verbs `build`, `fit`, `loop`, `evaluate` and `plain`."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Ledger:
 
 
 class Run:
-    """What a procedure (the slot `train`) may use: `build`, `fit`, `evaluate` and `plain`.
+    """What a procedure (the slot `train`) may use: `build`, `fit`, `loop`, `evaluate`, `plain`.
 
     Attributes:
         task: what is learnt.
