@@ -124,6 +124,21 @@ def test_what_has_few_values_is_no_effect():
         share_weights(bit_layers(nn.Sequential(nn.Linear(9, 9)), 4), 2)
 
 
+def test_what_pruning_left_is_clustered_and_what_is_shared_is_frozen():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 30), nn.Linear(30, 40), nn.Linear(40, 10))
+    model[0].weight.data *= torch.rand(30, 64) < 0.04  # two or three weights a row
+    model[1].weight.data = model[1].weight.data.sign() * torch.linspace(0.1, 1, 40)[:, None]
+    zeros = model[0].weight == 0
+    share_weights(model, 2)
+    assert not model[1].weight.requires_grad
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.randn(5, 64)).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(model[0].weight == 0, zeros)
+    assert len(model[0].weight.unique()) == 5 and len(model[1].weight[0].unique()) == 2
+
+
 def test_short_rows_are_shared_over_the_layer():
     torch.manual_seed(0)
     model = share_weights(nn.Sequential(nn.Linear(4, 10), nn.Linear(10, 3)), 3)

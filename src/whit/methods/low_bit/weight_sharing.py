@@ -26,7 +26,7 @@ from whit.core.options import is_number, nearest, require
 from whit.core.run import Run
 from whit.core.technique import AfterTraining, Technique, technique
 from whit.errors import NoEffect, SpecError
-from whit.parts.levels import CodeBook, most_levels, nearest_level
+from whit.parts.levels import CodeBook, nearest_level
 from whit.parts.surgery import bake, weighted_layers
 
 Start = Literal["linear", "density", "random"]
@@ -97,7 +97,7 @@ def share_weights(
     """Let the weights of each layer share 2^bits values, in place, and return the model.
 
     The values are parameters now (`whit.parts.levels.CodeBook`): give them to an optimiser and
-    train on, then `bake`.
+    train on, then `bake`. A layer whose channels take few values already is left as it is, frozen.
 
     Args:
         model: trained; parametrised weights are baked first.
@@ -123,7 +123,8 @@ def share_weights(
         own = bits if isinstance(layer, nn.Linear) or conv_bits is None else conv_bits
         weight = layer.weight.detach()
         used = weight != 0
-        if not bool(used.any()) or _is_shared(weight, used, 2**own):
+        if _is_shared(weight, used, 2**own):
+            layer.weight.requires_grad_(False)  # its values and zeros are what they should be
             continue
         book = cluster(weight[used], 2**own, start, generator)
         place = torch.where(used, nearest_level(weight, book), -1)
@@ -138,10 +139,13 @@ def share_weights(
 
 
 def _is_shared(weight: Tensor, used: Tensor, k: int) -> bool:
-    """Say whether a layer, or each of its channels on a scale of its own, has k values already."""
-    most = most_levels(torch.where(used, weight, weight.max()))
-    by_channel = most <= k and 2 * most <= weight[0].numel()
-    return by_channel or most_levels(weight[used][None]) <= k
+    """Say whether each channel takes k values already: low-bit weights with a scale a channel."""
+    for row, kept in zip(weight.flatten(1), used.flatten(1), strict=True):
+        values = len(_distinct(row[kept]))
+        # What few weights pruning left in a row differ from one another: they are not levels.
+        if values > k or 2 * values > int(kept.sum()):
+            return False
+    return True
 
 
 def _check(bits: object, conv_bits: object, start: object) -> None:
