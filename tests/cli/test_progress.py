@@ -1,5 +1,6 @@
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -58,6 +59,17 @@ def test_the_bar_prints_a_warning_above_itself_as_it_stands():
 def test_an_unknown_metric_is_said():
     text = drawn([Step(1, 1, "a()", 0, fitted(valid=None), "training")])
     assert "accuracy unknown" in text
+
+
+def test_what_an_own_loop_counts_is_shown(capsys):
+    counting = replace(fitted(), figures={"accepted": 1204.0, "candidates/s": 310250.7})
+    text = drawn([Step(1, 1, "a()", 0, counting, "training")], width=120)
+    assert "0.9125, accepted 1,204, candidates/s 310,251" in text
+    clock = Clock()
+    lines = PlainLines(clock)
+    clock.now += 11
+    lines.show(Step(1, 1, "a()", 0, counting, "training", 0))
+    assert "accepted 1,204, candidates/s 310,251, " in capsys.readouterr().err
 
 
 def test_lines_come_at_the_ends_and_every_ten_seconds(capsys):

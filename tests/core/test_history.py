@@ -12,7 +12,7 @@ def test_epochs_add_up_and_time_left_follows_their_mean():
     assert record.seconds_left == 9.0
     assert record.as_dict() == {
         "fit": 1, "epochs": 5, "loss": [0.5, 0.25], "valid": [0.8, None], "seconds": [2.0, 4.0],
-        "warnings": [],
+        "warnings": [], "figures": [],
     }  # fmt: skip
 
 

@@ -33,7 +33,9 @@ def noise_rounds(rounds=4, until=None):
                 model(run.data.train.inputs[0][:10])
                 loop.meter.add_macs(5)
                 state = {"generator": generator.get_state()}
-                loop.end_round(float(loop.round), state, last=loop.round + 1 == until)
+                counted = {"moves": 3.0 * loop.round}
+                ended = loop.round + 1 == until
+                loop.end_round(float(loop.round), state, figures=counted, last=ended)
         return model
 
     return Technique(train=procedure, spec="noise()")
@@ -56,6 +58,8 @@ def test_rounds_are_charged_recorded_and_shown():
     assert all(0 <= v <= 1 for v in record["valid"])
     mine = [p for p in seen if p.fit == 1]
     assert [p.epoch for p in mine] == [1, 2, 3, 4] and mine[0].epochs == 4
+    assert [p.figures["moves"] for p in mine] == [0, 3, 6, 9]
+    assert record["figures"] == [{"moves": 3.0 * k} for k in range(4)]
     assert mine[0].metric == TASK.metric_name and mine[-1].seconds_left == 0
     charged = trained.run.meter.charge().train_macs - plain.run.meter.charge().train_macs
     one_call = (charged - 4 * 5) / 4

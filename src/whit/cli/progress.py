@@ -130,7 +130,8 @@ def shown_bar(console: Console) -> Iterator[ShowStep]:
                 text = f"{step.state}: {text}"
             if step.fit is not None:
                 quality = _quality(step.fit).removeprefix("validation ")
-                text = f"epoch {step.fit.epoch}/{step.fit.epochs} {quality} {text}"
+                counted = _figures(step.fit)
+                text = f"epoch {step.fit.epoch}/{step.fit.epochs} {quality}{counted} {text}"
                 for sentence in step.fit.warnings:
                     warning = escape(f"{_run_name(step)}: {sentence}")
                     console.print(f"[yellow]warning[/yellow] {warning}", highlight=False)
@@ -174,7 +175,7 @@ class PlainLines:
 
     def _training(self, fit: FitProgress) -> str:
         return (
-            f"epoch {fit.epoch}/{fit.epochs}, loss {fit.loss:.4g}, {_quality(fit)}, "
+            f"epoch {fit.epoch}/{fit.epochs}, loss {fit.loss:.4g}, {_quality(fit)}{_figures(fit)}, "
             f"{clock_text(self.left.seconds())} left for all runs"
         )
 
@@ -204,6 +205,10 @@ def _quality(fit: FitProgress) -> str:
     if fit.valid is None:
         return f"validation {fit.metric} unknown"
     return f"validation {fit.metric} {fit.valid:.4f}"
+
+
+def _figures(fit: FitProgress) -> str:
+    return "".join(f", {name} {value:,.6g}" for name, value in fit.figures.items())
 
 
 def _run_name(step: Step) -> str:

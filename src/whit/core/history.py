@@ -18,6 +18,8 @@ class FitRecord:
         valid: the task's metric on the validation split after each epoch; None where it is unknown.
         seconds: wall time of each epoch, the validation included.
         warnings: what looked unhealthy, a sentence each.
+        figures: what an own loop counted in each round (moves, candidates a second), by name; empty
+            for `fit`.
     """
 
     fit: int = 0
@@ -26,6 +28,7 @@ class FitRecord:
     valid: list[float | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    figures: list[dict[str, float]] = field(default_factory=list)
 
     def add(self, loss: float, valid: float | None, seconds: float) -> None:
         """Add a finished epoch."""

@@ -10,6 +10,7 @@ with run.loop(model, rounds=10) as loop:
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from typing import Any, Self
 
@@ -91,7 +92,12 @@ class OwnLoop:
         return state
 
     def end_round(
-        self, loss: float, state: dict[str, Any] | None = None, *, last: bool = False
+        self,
+        loss: float,
+        state: dict[str, Any] | None = None,
+        *,
+        figures: Mapping[str, float] | None = None,
+        last: bool = False,
     ) -> float | None:
         """Validate, record and save a finished round, and tell of it.
 
@@ -99,6 +105,7 @@ class OwnLoop:
             loss: training loss, as the curves show it.
             state: all that the loop needs to go on, beside the model's own state: tensors, numbers,
                 texts, lists and dictionaries.
+            figures: what was counted in this round, for the curves and the progress, by name.
             last: no round follows, whatever was planned.
 
         Returns:
@@ -109,16 +116,24 @@ class OwnLoop:
             self.rounds = self._record.epochs = self.round
         valid, reason = self._validation.score(nullcontext())
         self._record.add(loss, valid, time.perf_counter() - self._begin)
+        if figures:
+            self._record.figures.append(dict(figures))
         self._begin = time.perf_counter()
         new = [w for w in (*self._warnings, reason) if w and w not in self._record.warnings]
         self._warnings = []
         self._record.warnings.extend(new)
         # Saved first: whoever is told of a round may rely on it.
         self._save(state or {})
-        self._show(loss, valid, tuple(new))
+        self._show(loss, valid, tuple(new), figures or {})
         return valid
 
-    def _show(self, loss: float, valid: float | None, warnings: tuple[str, ...]) -> None:
+    def _show(
+        self,
+        loss: float,
+        valid: float | None,
+        warnings: tuple[str, ...],
+        figures: Mapping[str, float],
+    ) -> None:
         around = self._around
         if around.progress is not None:
             around.progress(
@@ -131,6 +146,7 @@ class OwnLoop:
                     around.task.metric_name,
                     self._record.seconds_left,
                     warnings,
+                    figures,
                 )
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Progress:
         metric: name of the metric.
         seconds_left: expected seconds of this call's epochs to come.
         warnings: what looks unhealthy and was not said before in this call, a sentence each.
+        figures: what an own loop counted in its last round, by name.
     """
 
     fit: int
@@ -39,6 +40,7 @@ class Progress:
     metric: str = ""
     seconds_left: float = math.inf
     warnings: tuple[str, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
