@@ -11,6 +11,7 @@ from whit.parts.levels import (
     CodeBook,
     Levels,
     add_levels,
+    are_whole,
     check_values,
     eight_bits,
     find_levels,
@@ -55,7 +56,10 @@ def test_bad_sets_are_refused_in_words(values, said):
 def test_sets_by_name_by_number_and_by_value():
     assert check_values("ternary") == (-1.0, 0.0, 1.0)
     assert check_values(2) == VALUE_SETS["binary"] and check_values(3) == VALUE_SETS["ternary"]
-    assert check_values(5) == (-1.0, -0.5, 0.0, 0.5, 1.0)
+    assert check_values(5) == (-2.0, -1.0, 0.0, 1.0, 2.0)
+    assert check_values(4) == (-3.0, -1.0, 1.0, 3.0)
+    assert len(check_values(256)) == 256 and are_whole(check_values(256))
+    assert not are_whole((0.0, 0.5))
     assert check_values(torch.tensor([-2, 0, 7])) == (-2.0, 0.0, 7.0)
 
 

@@ -41,8 +41,9 @@ def check_values(values: object) -> tuple[float, ...]:
     """Return a set of values as sorted floats.
 
     Args:
-        values: a name of `VALUE_SETS`; a whole number k from 2 to 256, for k evenly spaced values
-            from -1 to 1; or 2 to 256 different finite numbers in ascending order.
+        values: a name of `VALUE_SETS`; a whole number k from 2 to 256, for k evenly spaced whole
+            numbers around 0 (4 gives -3, -1, 1, 3; 5 gives -2 to 2); or 2 to 256 different finite
+            numbers in ascending order.
 
     Raises:
         SpecError: anything else, with what is wrong about it.
@@ -57,7 +58,8 @@ def check_values(values: object) -> tuple[float, ...]:
     if isinstance(values, int) and not isinstance(values, bool):
         if not 2 <= values <= MOST_VALUES:
             raise SpecError(f"{values} levels were asked for; expected 2 to {MOST_VALUES}.")
-        return tuple(2 * j / (values - 1) - 1 for j in range(values))
+        step = 2 if values % 2 == 0 else 1
+        return tuple(float(step * j - step * (values - 1) // 2) for j in range(values))
     return _checked_sequence(values)
 
 
@@ -186,6 +188,11 @@ class _StraightThroughLevels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
+
+
+def are_whole(values: Sequence[float]) -> bool:
+    """Say whether values are whole numbers, which the packed file can scale channel by channel."""
+    return all(v == int(v) for v in values)
 
 
 class Levels(nn.Module):
