@@ -34,7 +34,7 @@ from whit.runtime import load
 TASKS = ("digits", "mnist", "fashion_mnist")
 SHORT = {"mnist": (2, 5), "fashion_mnist": (2, 5)}  # epochs, and every how manieth sample
 SEED = 100
-TERNARY = f"{Path(__file__).with_name('ternary_training.py')}:ternary()"
+TERNARY = "finite_set_weights(first='real', last='real')"
 SPECS = {"float32": "plain()", "binary": "binarized_network()", "ternary": TERNARY}
 FORMS = ("float32", "int8", "ternary", "binary")
 ROUNDED = ("int8", "ternary")
