@@ -177,6 +177,13 @@ def test_levels_are_drawn_for_each_member_under_vmap():
     assert batched.shape == weights.shape and batched.isfinite().all()
 
 
+def test_stochastic_levels_may_be_batched():
+    levels = Levels("ternary", rounding="stochastic")
+    weights = torch.rand(4, 50, generator=generator()) * 2 - 1
+    drawn = torch.func.vmap(levels, randomness="different")(weights)
+    assert set(drawn.unique().tolist()) == {-1.0, 0.0, 1.0}
+
+
 def test_a_code_book_sums_the_gradients_of_its_places():
     book = torch.tensor([-0.5, 0.25, 2.0])
     place = torch.randint(-1, 3, (7, 9), generator=generator())

@@ -143,9 +143,11 @@ class Health:
             if not weight_parametrizations(layer):
                 continue
             size = latent_weight(layer).detach().abs()
-            # Only weights that are clipped have a bound at which they can stand.
-            if bool((size <= BOUND + BOUND_TOLERANCE).all()):
-                counts[path] = (int((size >= BOUND - BOUND_TOLERANCE).sum()), size.numel())
+            bound = int((size >= BOUND - BOUND_TOLERANCE).sum())
+            # Only weights that are clipped have a bound at which they can stand; where all are -1
+            # and 1, there are no latent weights: they flip without.
+            if bool((size <= BOUND + BOUND_TOLERANCE).all()) and bound < size.numel():
+                counts[path] = (bound, size.numel())
         return _sentence(
             {path: c for path, c in counts.items() if c[0] > SATURATED_SHARE * c[1]},
             "latent weights",

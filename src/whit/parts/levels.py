@@ -118,10 +118,9 @@ def stochastic_level(x: Tensor, values: Tensor, generator: torch.Generator | Non
         values: sorted, different.
         generator: of the random numbers; None for torch's own.
     """
-    inside = x.clamp(values[0], values[-1])
-    lower = (
-        torch.bucketize(inside.contiguous(), values, right=True).sub_(1).clamp_(0, len(values) - 2)
-    )
+    inside = x.clamp(float(values[0]), float(values[-1]))
+    lower = torch.bucketize(inside.contiguous(), values, right=True) - 1
+    lower = lower.clamp(0, len(values) - 2)
     low, high = values[lower], values[lower + 1]
     chance = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return lower + (chance * (high - low) < inside - low)
@@ -209,8 +208,6 @@ class Levels(nn.Module):
         SpecError: an option is out of range.
     """
 
-    values: Tensor
-
     def __init__(
         self, values: object = "ternary", scale: Scale = "none", rounding: Rounding = "nearest"
     ) -> None:
@@ -220,14 +217,14 @@ class Levels(nn.Module):
             raise SpecError(f"scale was given {scale!r}. Known: {', '.join(SCALES)}.")
         if rounding not in ROUNDINGS:
             raise SpecError(f"rounding was given {rounding!r}. Known: {', '.join(ROUNDINGS)}.")
-        numbers = check_values(values)
-        self.register_buffer("values", torch.tensor(numbers), persistent=False)
+        # No buffer: torch.func.vmap would give each member of a group its own.
+        self.values = torch.tensor(check_values(values))
         self.scale = scale
         self.rounding = rounding
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight with every entry at one of the values."""
-        values = self.values.to(weight.dtype)
+        values = self.values.to(weight)
         if self.scale == "none":
             return self._at_levels(weight, weight.detach(), values)
         scale = eight_bits(fit_scale(weight, values, self.scale == "channel"))

@@ -10,6 +10,10 @@ Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, "Binarized Neural Networks", 2
 A dot product of n such values is n - 2 popcount(w xor a); batch norm and sign fold into one integer
 threshold a channel when the network is packed.
 
+Options add what later work changed: signs by chance, the ApproxSign gradient, shift-based batch
+norm, flips without latent weights (Bop), and channel scales computed from the input
+(real-to-binary).
+
 Shapes: any `nn.Linear` or `nn.Conv1d/2d/3d`; weights keep their shape.
 
 Deviations from the paper: see the card `binarized_network.md`.
@@ -17,9 +21,8 @@ Deviations from the paper: see the card `binarized_network.md`.
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,71 +31,115 @@ from torch.nn.utils import parametrize
 
 from whit.core.data import Data
 from whit.core.hook import Hook, Plan
-from whit.core.options import is_number, nearest, require
+from whit.core.options import require
 from whit.core.technique import Technique, technique
-from whit.errors import NoEffect, SpecError
-from whit.parts.activation_functions import RELU_LIKE, require_uses
-from whit.parts.functional_activations import Replacement, swap_functional_activations
-from whit.parts.masks import find_masks, latent_weight
-from whit.parts.straight_through import Sign, straight_through_sign
-from whit.parts.surgery import bake, swap_modules, weight_parametrizations, weighted_layers
-
-Scale = Literal["none", "layer", "channel"]
-Padding = Literal["minus_one", "plus_one", "zero"]
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-CONSTANT_PADS: dict[int, Callable[..., nn.Module]] = {
-    1: nn.ConstantPad1d,
-    2: nn.ConstantPad2d,
-    3: nn.ConstantPad3d,
-}
-SCALES = ("none", "layer", "channel")
-PADDINGS = {"minus_one": -1.0, "plus_one": 1.0}
-ACTIVATIONS = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.Tanh,
-    nn.Sigmoid,
+from whit.parts.binary_layers import (
+    PADDINGS,
+    BinaryWeight,
+    Padding,
+    drop_activations,
+    has_activation_modules,
+    layers_to_binarize,
+    pad_binary_inputs,
+    require_activations,
+    sign_activations,
+)
+from whit.parts.binary_layers import binary_layers as binary_layers
+from whit.parts.channel_gates import gate_convolutions
+from whit.parts.shift_batch_norm import shift_batch_norms
+from whit.parts.straight_through import GRADIENTS, Gradient, Sign, check_sign
+from whit.parts.surgery import WeightedLayer, bake, weighted_layers
+from whit.procedures.binary_networks import Ends, check_choice, check_ends, real_ends
+from whit.procedures.latent_weights import (
+    Bop,
+    ClipLatentWeights,
+    check_bop,
+    start_at_signs,
 )
 
+Scale = Literal["none", "layer", "channel", "real_to_binary"]
+Stochastic = Literal["none", "weights", "activations", "both"]
+BatchNorm = Literal["real", "shift"]
+Optimizer = Literal["latent", "bop"]
+KNOWN = {
+    "scale": ("none", "layer", "channel", "real_to_binary"),
+    "padding": tuple(PADDINGS),
+    "gradient": GRADIENTS,
+    "stochastic": ("none", "weights", "activations", "both"),
+    "batch_norm": ("real", "shift"),
+    "optimizer": ("latent", "bop"),
+}
 
-class BinaryWeight(nn.Module):
-    """Parametrisation w -> scale * b(w).
 
-    Args:
-        scale: "none" (+1 and -1), "layer" (mean |w| of the tensor), "channel" (mean |w| per output
-            channel, as in XNOR-Net); means are rounded to 8 significant bits.
+@dataclass(frozen=True)
+class Binary:
+    """How weights and activations become binary.
+
+    Attributes:
+        weights: make them binary.
+        activations: make them binary.
+        scale: of the weights: "none" (+1 and -1), "layer" (mean |w|), "channel" (mean |w| of each
+            output channel), or "real_to_binary": none, but each convolution that reads an
+            activation is scaled by a gate computed from its real input (`parts.channel_gates`).
+        window: an activation's gradient passes where |x| <= window, > 0.
+        padding: what convolutions with binary input pad with: "minus_one", "plus_one", or "zero",
+            which is not binary and packs larger.
+        gradient: of an activation: "ste" or "approxsign", see `parts.straight_through`.
+        stochastic: what is binarised by chance in training mode: "none", "weights", "activations"
+            or "both".
+        batch_norm: "real", or "shift": every product one with a power of two.
+        optimizer: of the weights: "latent" (the run's, on latent weights), or "bop": no latent
+            weights, an average of gradients flips the signs.
+
+    Raises:
+        SpecError: an option is out of range, or two of them contradict each other.
     """
 
-    def __init__(self, scale: Scale = "channel") -> None:
-        """Keep the kind of scale."""
-        super().__init__()
-        self.scale = scale
+    weights: bool = True
+    activations: bool = True
+    scale: Scale = "channel"
+    window: float = 1.0
+    padding: Padding = "minus_one"
+    gradient: Gradient = "ste"
+    stochastic: Stochastic = "none"
+    batch_norm: BatchNorm = "real"
+    optimizer: Optimizer = "latent"
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return binary weights; the gradient passes straight to the latent ones."""
-        signs = straight_through_sign(weight, math.inf)
-        if self.scale == "none":
-            return signs
-        if self.scale == "layer":
-            return signs * _eight_bits(weight.abs().mean())
-        mean = _eight_bits(weight.abs().flatten(1).mean(1))
-        return signs * mean.reshape(-1, *[1] * (weight.dim() - 1))
+    def __post_init__(self) -> None:
+        """Check each option, and that they fit each other."""
+        for name, known in KNOWN.items():
+            check_choice(name, getattr(self, name), known)
+        check_sign(self.window, self.gradient)
+        require(
+            self.weights or self.activations,
+            "weights and activations are both False: nothing would change.",
+        )
+        for what in ("weights", "activations"):
+            require(
+                getattr(self, what) or self.stochastic not in (what, "both"),
+                f"stochastic={self.stochastic!r} needs binary {what}, and {what} is False.",
+            )
+        require(
+            self.scale != "real_to_binary" or (self.weights and self.activations),
+            "scale='real_to_binary' needs binary weights and activations.",
+        )
+        require(
+            self.optimizer != "bop"
+            or (self.weights and self.scale in ("none", "real_to_binary") and not self.by_chance),
+            "optimizer='bop' moves weights that are +1 and -1 themselves: it needs weights=True, "
+            "scale='none' or 'real_to_binary', and no stochastic weights.",
+        )
 
+    @property
+    def by_chance(self) -> bool:
+        """Whether weights are binarised by chance."""
+        return self.stochastic in ("weights", "both")
 
-def _eight_bits(scale: Tensor) -> Tensor:
-    """Round to 8 significant bits, with the gradient of the unrounded scale.
-
-    Sums of up to 2^16 such terms are exact in float32 in any order, so the packed network, which
-    sums integers and scales once, gives the same bits as this one.
-    """
-    return scale.detach().to(torch.bfloat16).to(scale.dtype) + (scale - scale.detach())
+    @property
+    def sign(self) -> Sign:
+        """An activation with these options."""
+        by_chance = self.stochastic in ("activations", "both")
+        return Sign(self.window, self.gradient, "stochastic" if by_chance else "nearest")
 
 
 def binarize(  # noqa: PLR0913 - the options of one technique, all by name
@@ -103,24 +150,31 @@ def binarize(  # noqa: PLR0913 - the options of one technique, all by name
     scale: Scale = "channel",
     window: float = 1.0,
     padding: Padding = "minus_one",
+    gradient: Gradient = "ste",
+    stochastic: Stochastic = "none",
+    batch_norm: BatchNorm = "real",
+    optimizer: Optimizer = "latent",
     skip: Sequence[str] = (),
     example: Tensor | tuple[Tensor, ...] | None = None,
 ) -> nn.Module:
     """Make a model's weights and activations binary, in place, and return it.
 
     Use it before the optimiser is made, or after: latent weights stay the parameters that they
-    were.
+    were. Activation modules (ReLU and the like) become `Sign`, and so do calls of `torch.relu` and
+    its likes in a `forward` of your own; calls of tanh and sigmoid, which are mostly gates or
+    outputs, stay.
 
     Args:
         model: any module with linear or convolution layers and activations.
-        weights: put `BinaryWeight` on the layers.
-        activations: swap activation modules (ReLU and the like) for `Sign`, and so calls of
-            `torch.relu` and its likes in a `forward` of your own; calls of tanh and sigmoid, which
-            are mostly gates or outputs, stay.
-        scale: of the weights, see `BinaryWeight`.
-        window: the activation's gradient passes where |x| <= window, > 0.
-        padding: what convolutions with binary input pad with; "zero" is not binary and packs
-            larger.
+        weights: this and the following up to `optimizer`: see `Binary`.
+        activations: see there.
+        scale: see there.
+        window: see there.
+        padding: see there.
+        gradient: see there.
+        stochastic: see there.
+        batch_norm: see there.
+        optimizer: see there.
         skip: paths or child names of layers whose weights stay real.
         example: what the model is called with, or a tuple of its inputs. A model without
             activation modules is run on it once, to see that it calls activation functions.
@@ -130,185 +184,98 @@ def binarize(  # noqa: PLR0913 - the options of one technique, all by name
         SpecError: an option is out of range, or the weights are binary or pruned already.
         WhitError: the model fails on the example.
     """
-    _check_options(scale, window, padding)
-    require(weights or activations, "weights and activations are both False: nothing would change.")
-    layers = weighted_layers(model, skip)
-    if find_masks(model):
-        raise SpecError(
-            "binarized_network comes after a pruning technique in the sum: the sign of a pruned "
-            "weight is +1, so its zeros would be lost. Write binarized_network() first: "
-            "'binarized_network() + one_cycle_pruning()'."
-        )
-    for path, layer in layers if weights else []:
-        if parametrize.is_parametrized(layer, "weight"):
-            raise SpecError(f"The weight of layer '{path}' is quantised already; binarize it once.")
-    if activations and not _has_activation_modules(model):
-        if example is None:
-            raise NoEffect(
-                "The model has no activation module (torch.nn.ReLU and the like). Where its "
-                "forward calls torch.relu or the like, give an example of its input, example=x, so "
-                "that this can be seen; else use activations=False."
-            )
-        require_uses(model, example if isinstance(example, tuple) else (example,), RELU_LIKE)
-    if weights:
-        for _, layer in layers:
-            parametrize.register_parametrization(layer, "weight", BinaryWeight(scale))
-    if activations:
-        swap_modules(model, lambda m: isinstance(m, ACTIVATIONS), lambda _: Sign(window))
-        calls = Replacement(Sign(window), in_place=_sign_in_place)
-        swap_functional_activations(model, dict.fromkeys(RELU_LIKE, calls))
-        if padding != "zero":
-            _pad_binary_inputs(model, PADDINGS[padding])
+    how = Binary(
+        weights, activations, scale, window, padding, gradient, stochastic, batch_norm, optimizer
+    )
+    layers = layers_to_binarize(model, "binarized_network", skip, how.weights)
+    if how.activations:
+        require_activations(model, example, "use activations=False")
+    if how.batch_norm == "shift":
+        shift_batch_norms(model)
+    if how.activations:
+        _binarize_activations(model, how)
+    if how.weights:
+        _binarize_weights([layer for _, layer in layers], how)
     return model
 
 
-def _has_activation_modules(model: nn.Module) -> bool:
-    return any(isinstance(module, ACTIVATIONS) for module in model.modules())
+def _binarize_weights(layers: Sequence[WeightedLayer], how: Binary) -> None:
+    if how.optimizer == "bop":
+        start_at_signs(layers)
+        return
+    scale = "none" if how.scale == "real_to_binary" else how.scale
+    for layer in layers:
+        levels = BinaryWeight(scale, "stochastic" if how.by_chance else "nearest")
+        parametrize.register_parametrization(layer, "weight", levels)
 
 
-def _sign_in_place(x: Tensor) -> None:
-    # Operators that the packer recognises as a sign; a copy into x it does not.
-    x.ge_(0).mul_(2).sub_(1)
-
-
-def _check_options(scale: str, window: float, padding: str) -> None:
-    require(scale in SCALES, f"scale was given {scale!r}. {nearest(str(scale), SCALES)}")
-    known = (*PADDINGS, "zero")
-    require(padding in known, f"padding was given {padding!r}. {nearest(str(padding), known)}")
-    require(
-        is_number(window) and window > 0, f"window was given {window!r}; expected a number > 0."
-    )
-
-
-def _pad_binary_inputs(model: nn.Module, value: float) -> None:
-    """Let every zero-padding convolution but the first, whose input is real, pad with +1 or -1."""
-    first = weighted_layers(model)[0][1]
-
-    def matches(module: nn.Module) -> bool:
-        return (
-            isinstance(module, CONVOLUTIONS)
-            and module is not first
-            and module.padding_mode == "zeros"
-            and any(_both_sides(module))
-        )
-
-    def padded(module: nn.Module) -> nn.Module:
-        assert isinstance(module, CONVOLUTIONS)
-        kind = CONSTANT_PADS[len(module.kernel_size)]
-        pad = kind(tuple(_both_sides(module)), value)
-        module.padding = (0,) * len(module.kernel_size)
-        return nn.Sequential(OrderedDict(pad=pad, conv=module))
-
-    swap_modules(model, matches, padded)
-
-
-def _both_sides(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[int]:
-    """Return what a convolution pads, last axis first, as `torch.nn.functional.pad` takes it."""
-    if conv.padding == "same":
-        whole = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        sides = [(total // 2, total - total // 2) for total in whole]
-    elif isinstance(conv.padding, str):
-        sides = []
-    else:
-        sides = [(int(p), int(p)) for p in conv.padding]
-    return [amount for pair in reversed(sides) for amount in pair]
-
-
-def binary_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the layers whose weight carries `BinaryWeight`."""
-    return [
-        layer
-        for layer in model.modules()
-        if any(isinstance(p, BinaryWeight) for p in weight_parametrizations(layer))
-    ]
-
-
-class ClipLatentWeights(Hook):
-    """Keeps latent weights within [-1, 1] and free of weight decay.
-
-    Decay would pull them to 0, where they flip with the noise.
-
-    Args:
-        model: after `binarize`.
-        plan: of the run; its optimiser's groups are split so that latent weights are not decayed.
-            None, in one's own loop, leaves the optimiser alone.
-    """
-
-    def __init__(self, model: nn.Module, plan: Plan | None = None) -> None:
-        """Collect the latent weights and take them out of weight decay."""
-        self.latent = [latent_weight(layer) for layer in binary_layers(model)]
-        if plan is not None:
-            _exempt_from_decay(plan, self.latent)
-
-    def after_step(self) -> None:
-        """Clip."""
-        for weight in self.latent:
-            weight.data.clamp_(-1, 1)
-
-
-def _exempt_from_decay(plan: Plan, weights: Sequence[Tensor]) -> None:
-    exempt = {id(w) for w in weights}
-    for group in list(plan.optimizer.param_groups):
-        moved = [p for p in group["params"] if id(p) in exempt]
-        if not moved or not group.get("weight_decay"):
-            continue
-        group["params"] = [p for p in group["params"] if id(p) not in exempt]
-        plan.optimizer.add_param_group({**group, "params": moved, "weight_decay": 0.0})
+def _binarize_activations(model: nn.Module, how: Binary) -> None:
+    value = PADDINGS[how.padding]
+    if how.scale == "real_to_binary":
+        reading = [layer for _, layer in weighted_layers(model)[1:]]
+        gate_convolutions(model, reading, how.sign, value)
+        drop_activations(model)
+        return
+    sign_activations(model, how.sign)
+    if value != 0:
+        pad_binary_inputs(model, value)
 
 
 @technique
-def binarized_network(
+def binarized_network(  # noqa: PLR0913 - the options of one technique, all by name
     *,
     weights: bool = True,
     activations: bool = True,
     scale: Scale = "channel",
     window: float = 1.0,
     padding: Padding = "minus_one",
-    first: Literal["binary", "real"] = "binary",
-    last: Literal["binary", "real"] = "binary",
+    first: Ends = "binary",
+    last: Ends = "binary",
+    gradient: Gradient = "ste",
+    stochastic: Stochastic = "none",
+    batch_norm: BatchNorm = "real",
+    optimizer: Optimizer = "latent",
+    flip_gamma: float = 1e-3,
+    flip_threshold: float = 1e-6,
 ) -> Technique:
     """Train with weights and activations of +1 and -1.
 
     Args:
         weights: binary weights.
         activations: binary activations.
-        scale: of the weights: "none", "layer" or "channel".
+        scale: of the weights: "none", "layer", "channel", or "real_to_binary" (from the input).
         window: the activation's gradient passes where |x| <= window, > 0.
         padding: of convolutions with binary input: "minus_one", "plus_one" or "zero".
         first: weights of the first layer, "binary" (its input stays real, as in the paper) or
             "real".
         last: weights of the last layer, "binary" or "real".
+        gradient: of the activation, "ste" or "approxsign".
+        stochastic: signs by chance in training: "none", "weights", "activations" or "both".
+        batch_norm: "real", or "shift" (products with powers of two only).
+        optimizer: of binary weights: "latent" (the run's), or "bop" (flips, no latent weights).
+        flip_gamma: share of the newest gradient in Bop's average at the peak of the learning rate,
+            0 < flip_gamma <= 1.
+        flip_threshold: averages above this flip a weight, >= 0.
     """
-    _check_options(scale, window, padding)
-    for name, value in (("first", first), ("last", last)):
-        known = ("binary", "real")
-        require(value in known, f"{name} was given {value!r}. {nearest(str(value), known)}")
-    require(weights or activations, "weights and activations are both False: nothing would change.")
+    how = Binary(
+        weights, activations, scale, window, padding, gradient, stochastic, batch_norm, optimizer
+    )
+    check_ends(first, last)
+    check_bop(flip_gamma, flip_threshold)
 
     def prepare(model: nn.Module, data: Data) -> nn.Module:
-        paths = [path for path, _ in weighted_layers(model)]
-        skip = paths[:1] * (first == "real") + paths[-1:] * (last == "real")
-        if weights and len(skip) >= len(paths):
-            raise NoEffect(
-                f"The model has {len(paths)} layer{'s' * (len(paths) > 1)}, and first='real', "
-                "last='real' leave none binary."
-            )
+        skip = real_ends(model, first, last) if weights else ()
         example = None
-        if activations and not _has_activation_modules(model):
+        if activations and not has_activation_modules(model):
             example = data.train.batch(torch.arange(min(2, len(data.train)))).inputs
-        return binarize(
-            model,
-            weights=weights,
-            activations=activations,
-            scale=scale,
-            window=window,
-            padding=padding,
-            skip=tuple(skip) if weights else (),
-            example=example,
-        )
+        return binarize(model, skip=skip, example=example, **vars(how))
 
+    def flips(model: nn.Module, plan: Plan) -> Hook:
+        return Bop(model, plan, flip_gamma, flip_threshold)
+
+    mover = flips if optimizer == "bop" else ClipLatentWeights
     return Technique(
         prepare_model=prepare,
-        hooks=(ClipLatentWeights,) if weights else (),
+        hooks=(mover,) if weights else (),
         finish_model=lambda model, data: bake(model),
     )
