@@ -1,0 +1,1 @@
+"""Training without gradients: one discrete weight after another takes its best value."""

@@ -1,0 +1,99 @@
+"""Batches of augmented samples for coordinate descent: a window over a stream of blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from whit.core.data import Augment
+from whit.core.options import require
+from whit.procedures.coordinate_descent.input_block import InputBlock, InputLevels
+
+BLOCK = 5000
+LEVELS_FROM = 10_000
+
+
+class Batches:
+    """A stream of blocks of samples; a batch is the last few of them.
+
+    Each block is a part of a random order of all samples, augmented anew, and depends on the seed
+    and its number only. A batch of several blocks moves on by one block at a time: most of it was
+    seen before, so that accepted moves are tested on samples that they were not chosen for.
+
+    Args:
+        inputs: raw, [samples, ...].
+        target: int64 [samples], or [samples, outputs] numbers.
+        front: what the network does before its first layer: [batch, ...] -> [batch, columns].
+        bias: whether the first layer has a discrete bias.
+        augment: batched code for raw float inputs, or None.
+        block: samples of a block, >= 1.
+        seed: of orders and augmentation.
+
+    Attributes:
+        levels: of the inputs after `front`; where they are no grid, they are found on the first
+            `LEVELS_FROM` samples, and augmentation must keep to them.
+        taken: blocks that were taken from the stream.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a data source, all by name
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        front: Callable[[Tensor], Tensor],
+        *,
+        bias: bool,
+        augment: Augment | None = None,
+        block: int = BLOCK,
+        seed: int = 0,
+    ) -> None:
+        """Find the levels of the inputs."""
+        require(block >= 1, f"block was given {block}; expected a number of samples, 1 or more.")
+        self.inputs, self.target, self.front, self.bias = inputs, target, front, bias
+        self.augment, self.seed = augment, seed
+        self.block = min(block, len(target))
+        self.levels = InputLevels.of(front(inputs[:LEVELS_FROM].float()), grid=2)
+        self.window: dict[int, tuple[InputBlock, Tensor]] = {}
+        self.taken = 0
+
+    def next(self, size: int) -> list[tuple[InputBlock, Tensor]]:
+        """Take one more block; return the last `size` samples in whole blocks, or all so far."""
+        count = max(1, size // self.block)
+        numbers = range(max(0, self.taken + 1 - count), self.taken + 1)
+        self.window = {n: self.window.get(n) or self._made(n) for n in numbers}
+        self.taken += 1
+        return list(self.window.values())
+
+    def all(self, dtype: torch.dtype = torch.float32) -> list[tuple[InputBlock, Tensor]]:
+        """Return all samples once, in blocks, as they are."""
+        every = torch.split(torch.arange(len(self.target)), self.block)
+        return [self._block(chosen, None, dtype) for chosen in every]
+
+    def _made(self, number: int) -> tuple[InputBlock, Tensor]:
+        in_pass = max(1, len(self.target) // self.block)
+        order = _generator(self.seed, "order", number // in_pass)
+        chosen = torch.randperm(len(self.target), generator=order)
+        begin = number % in_pass * self.block
+        noise = _generator(self.seed, "augment", number)
+        return self._block(chosen[begin : begin + self.block], noise, torch.float32)
+
+    def _block(
+        self, chosen: Tensor, noise: torch.Generator | None, dtype: torch.dtype
+    ) -> tuple[InputBlock, Tensor]:
+        raw = self.inputs[chosen]
+        if not raw.is_floating_point():
+            raw = raw.float()
+        if self.augment is not None and noise is not None:
+            raw = self.augment(raw, noise)
+        columns = self.front(raw).to(dtype)
+        target = self.target[chosen]
+        target = target.t().to(dtype).contiguous() if target.dim() > 1 else target
+        values, base = self.levels.values, self.levels.base
+        return InputBlock(columns, values, base, self.bias), target
+
+
+def _generator(*numbers: object) -> torch.Generator:
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))

@@ -1,0 +1,239 @@
+"""Coordinate descent inside a run: charged to the meter, validated, shown, saved and resumed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whit.core.own_loop import OwnLoop
+from whit.core.run import Run
+from whit.procedures.coordinate_descent.batches import BLOCK, Batches
+from whit.procedures.coordinate_descent.descent import CoordinateDescent
+from whit.procedures.coordinate_descent.group_descent import GroupDescent, GroupOptions
+from whit.procedures.coordinate_descent.input_block import Level
+from whit.procedures.coordinate_descent.network import DiscreteNetwork
+from whit.procedures.coordinate_descent.options import SweepOptions
+from whit.procedures.coordinate_descent.stages import split_stages
+from whit.procedures.coordinate_descent.two_layer import TwoLayer
+from whit.procedures.coordinate_descent.two_layer_training import RoundReport, train_on_batches
+
+
+def descend_exactly(
+    run: Run, loop: OwnLoop, network: DiscreteNetwork, options: SweepOptions
+) -> nn.Module:
+    """Fill a loop with sweeps of the general engine, one a round; return the trained model.
+
+    Args:
+        run: gives the samples, as they are (they are not augmented).
+        loop: of the network's model; `options.sweeps * options.restarts` rounds.
+        network: whose indices are trained.
+        options: of the descent.
+    """
+    inputs, target = _samples(run)
+    valid = None
+    if options.keep == "best_valid":
+        split = run.data.valid
+        valid = split.batch(torch.arange(len(split))).inputs[0], split.target
+    with loop:
+        state = loop.resume()
+        descent = CoordinateDescent(network, inputs, target, options, valid=valid, seed=loop.seed)
+        charged = 0
+        if state is not None:
+            descent.load_state_dict(state)
+            charged = descent.macs
+        while loop.round < loop.rounds:  # ended early by `last`
+            row = descent.sweep()
+            loop.meter.add_macs(descent.macs - charged)
+            charged = descent.macs
+            if descent.finished:
+                descent.finish()
+            else:
+                descent.write_back()
+            figures = counted(row.accepted, row.candidates, row.seconds)
+            loop.end_round(row.loss, descent.state_dict(), figures=figures, last=descent.finished)
+    return network.model.eval()
+
+
+def _samples(run: Run) -> tuple[Tensor, Tensor]:
+    split = run.data.train
+    return split.batch(torch.arange(len(split))).inputs[0], split.target
+
+
+class _GroupRounds:
+    """A descent over groups of units as rounds of a loop.
+
+    Args:
+        run: gives the samples, and how they are augmented.
+        loop: to fill.
+        network: of two linear layers, whose indices are trained.
+        options: of the descent.
+        criterion: "cross_entropy" or "mse".
+        augmented: draw batches and augment them; else all samples as they are.
+    """
+
+    def __init__(  # noqa: PLR0913 - what surrounds one training
+        self,
+        run: Run,
+        loop: OwnLoop,
+        network: DiscreteNetwork,
+        options: GroupOptions,
+        criterion: str,
+        augmented: bool,
+    ) -> None:
+        """Begin at the network's present weights."""
+        self.loop, self.network = loop, network
+        self.two_layer = TwoLayer.from_network(network, criterion)
+        front, _ = split_stages(network)
+        self.batches = Batches(
+            run.data.train.inputs[0],
+            run.data.train.target,
+            copy.deepcopy(nn.Sequential(*front)).cpu(),
+            bias=self.two_layer.first.bias,
+            augment=run.data.augment if augmented else None,
+            seed=loop.seed,
+        )
+        self.descent = GroupDescent(self.two_layer, options, loop.seed)
+        self.in_epoch = max(1, len(run.data.train.target) // BLOCK)
+        self.tried = 0
+        self.seconds = 0.0
+        self.shown = 0, 0, 0.0  # accepted, candidates and seconds when the last round ended
+
+    def resume(self) -> None:
+        """Go on where a killed run was."""
+        state = self.loop.resume()
+        if state is not None:
+            self.descent.load_state_dict(state["descent"])
+            self.tried = self.descent.tally.tried
+            self.batches.taken = state["taken"]
+            self.seconds = state["seconds"]
+            self.shown = self.descent.tally.accepted, self.descent.tally.candidates, self.seconds
+
+    def end_round(self, loss: float, seconds: float, last: bool = False) -> None:
+        """Write the weights and end a round of the loop."""
+        self.two_layer.write_to(self.network)
+        state: dict[str, Any] = {
+            "descent": self.descent.state_dict(),
+            "taken": self.batches.taken,
+            "seconds": seconds,
+        }
+        tally = self.descent.tally
+        done = tally.accepted - self.shown[0], tally.candidates - self.shown[1]
+        figures = counted(*done, seconds - self.shown[2])
+        self.shown = tally.accepted, tally.candidates, seconds
+        self.loop.end_round(loss, state, figures=figures, last=last)
+
+    def charge(self) -> None:
+        """Charge the sums and products of the sweep that has just been done."""
+        descent = self.descent
+        macs = sweep_macs(descent, descent.tally.tried - self.tried)
+        self.loop.meter.add_macs(macs)
+        self.tried = descent.tally.tried
+
+    def stream(self, seconds: float | None) -> None:
+        """Train on growing batches for the loop's rounds as epochs, or for a time."""
+        total = self.loop.rounds * self.in_epoch if seconds is None else None
+        before = self.seconds
+        loss = float("nan")
+
+        def on_round(report: RoundReport) -> None:
+            nonlocal loss
+            self.charge()
+            loss, self.seconds = report.loss, before + report.seconds
+            part = self.batches.taken / total if total else self.seconds / (seconds or 1.0)
+            if (
+                part * self.loop.rounds >= self.loop.round + 1
+                and self.loop.round < self.loop.rounds
+            ):
+                self.end_round(loss, self.seconds)
+
+        left = None if seconds is None else max(seconds - before, 1e-9)
+        train_on_batches(self.descent, self.batches, seconds=left, rounds=total, on_round=on_round)
+        if self.loop.round < self.loop.rounds:
+            self.end_round(loss, self.seconds, last=True)
+
+    def fixed(self, seconds: float | None) -> None:
+        """Sweep over all samples as they are, so that their loss never rises."""
+        blocks = self.batches.all()
+        while self.loop.round < self.loop.rounds:
+            begin = self.loop.meter.charge().train_seconds
+            self.descent.load(blocks)
+            accepted = self.descent.sweep()
+            self.charge()
+            self.seconds += self.loop.meter.charge().train_seconds - begin
+            over = seconds is not None and self.seconds >= seconds
+            self.end_round(self.descent.loss, self.seconds, last=over or not accepted)
+
+
+def counted(accepted: int, candidates: int, seconds: float) -> dict[str, float]:
+    """Return what the progress of a round shows."""
+    return {"moves": accepted, "candidates/s": candidates / max(seconds, 1e-9)}
+
+
+def sweep_macs(descent: GroupDescent, tried: int) -> int:
+    """Return the multiply-accumulates of one sweep on the batch that is loaded.
+
+    The forward pass, one sum over the entries of each level for every unit and every distance
+    between values, the softmax mass of every unit, and the true losses that were tried.
+
+    Args:
+        descent: after the sweep.
+        tried: sets of moves of which the true loss was computed in it.
+    """
+    network = descent.network
+    hidden, outputs = network.hidden, network.second.index.shape[0]
+    levels = network.first.values.tolist()
+    near = descent.options.adjacent
+    distances = {
+        b - a
+        for i, a in enumerate(levels)
+        for j, b in enumerate(levels)
+        if i != j and (not near or abs(i - j) == 1)
+    }
+    entries = sum(_entries(level) for rows in network.rows for level in rows.inputs.levels)
+    samples = network.samples
+    forward = samples * hidden * (network.first.index.shape[1] + outputs)
+    scores = hidden * (len(distances) * entries + samples * outputs)
+    group = min(descent.options.group, hidden)
+    return forward + scores + tried * samples * group * outputs
+
+
+def _entries(level: Level) -> int:
+    held = level.dense if level.dense is not None else level.rows
+    return 0 if held is None else held.numel()
+
+
+def descend_by_groups(  # noqa: PLR0913 - run, loop and network, then how, by name
+    run: Run,
+    loop: OwnLoop,
+    network: DiscreteNetwork,
+    options: GroupOptions,
+    *,
+    criterion: str,
+    monotone: bool,
+    seconds: float | None = None,
+) -> nn.Module:
+    """Fill a loop with the whole-neighbourhood descent of two layers; return the trained model.
+
+    Args:
+        run: gives the samples.
+        loop: of the network's model; a round is an epoch of fresh blocks, or a share of the
+            seconds, or, with `monotone`, a sweep.
+        network: `... -> Linear -> elementwise activation -> Linear`.
+        options: of the sweeps.
+        criterion: "cross_entropy" or "mse".
+        monotone: sweep over all samples as they are, so that their loss never rises; else over
+            growing batches, with the task's augmentation.
+        seconds: most seconds; None for the rounds alone.
+
+    Raises:
+        NotApplicable: it is another network.
+    """
+    rounds = _GroupRounds(run, loop, network, options, criterion, not monotone)
+    with loop:
+        rounds.resume()
+        if loop.round < loop.rounds:
+            (rounds.fixed if monotone else rounds.stream)(seconds)
+    return network.model.eval()

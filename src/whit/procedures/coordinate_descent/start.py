@@ -1,0 +1,217 @@
+"""Where a discrete layer starts: at random values, or at those nearest to a trained weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeGuard
+
+import torch
+from torch import Tensor
+
+from whit.core.options import is_number, nearest, require
+from whit.errors import NotApplicable, SpecError
+from whit.parts.levels import check_values, eight_bits, fit_scale, nearest_level
+from whit.procedures.coordinate_descent.treatable import Discretisable
+
+STARTS = ("random", "from_model")
+BIASES = ("auto", "discrete", "keep")
+SCALE_RULES = ("layer", "channel")
+# Scales: sums of +-1 grow with the root of their number; logits need room to be certain.
+HIDDEN_GAIN = 1.0
+LOGIT_GAIN = 4.0
+# Up to so many different values, a trained weight is taken for discrete already.
+MOST_OWN_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class Start:
+    """Values, indices and scales of a layer; see `DiscreteLayer`."""
+
+    values: Tensor
+    weights: Tensor
+    scale: float
+    channel_scale: Tensor | None = None
+    biases: Tensor | None = None
+
+    def row_scales(self) -> Tensor:
+        """Return the scale of each output channel, float64 [out]."""
+        if self.channel_scale is not None:
+            return self.scale * self.channel_scale
+        return torch.full((len(self.weights),), self.scale, dtype=torch.float64)
+
+
+def default_scale(weight: Tensor, values: Tensor, last: bool) -> float:
+    """Return 1 / sqrt(fan in), for the last layer (its outputs are logits) 4 / sqrt(fan in).
+
+    Divided by the largest of the values, so that sets of more levels are finer, not wider; rounded
+    to 8 significant bits, as are fitted scales: sums of signs are then exact in any order, so that
+    a sum of exactly 0 is 0 in the scorer, in the model and in the packed network.
+    """
+    gain = LOGIT_GAIN if last else HIDDEN_GAIN
+    scale = gain / (math.sqrt(weight[0].numel()) * float(values.abs().max()))
+    return float(eight_bits(torch.tensor(scale)))
+
+
+def random_index(shape: torch.Size, values: Tensor, generator: torch.Generator) -> Tensor:
+    """Return uniformly drawn indices into the values, uint8."""
+    return torch.randint(len(values), shape, generator=generator).to(torch.uint8)
+
+
+def projected(weight: Tensor, values: Tensor, per_channel: bool, scale: float | None) -> Start:
+    """Return the nearest values to a weight, at a fitted scale or at a given one.
+
+    Args:
+        weight: float64 [out, ...].
+        values: float64 [k], sorted.
+        per_channel: fit one scale for each output channel.
+        scale: > 0, or None to fit one.
+    """
+    if scale is not None:
+        return Start(values, nearest_level(weight / scale, values).to(torch.uint8), scale)
+    fitted = fit_scale(weight, values, per_channel)
+    fitted = torch.where(fitted > 0, eight_bits(fitted), 1.0)  # a channel of zeros takes any scale
+    index = nearest_level(weight / fitted, values).to(torch.uint8)
+    if not per_channel:
+        return Start(values, index, float(fitted))
+    return Start(values, index, 1.0, fitted.reshape(-1))
+
+
+def _distinct(values: Tensor) -> Tensor:
+    distinct: Tensor = values.unique()  # type: ignore[no-untyped-call]
+    return distinct
+
+
+def own_levels(weight: Tensor, path: str) -> Start:
+    """Return the few values that a weight holds already, exactly.
+
+    Each output channel may have a scale of its own, as binary layers do.
+
+    Args:
+        weight: [out, ...].
+        path: of the layer, for the message.
+
+    Raises:
+        NotApplicable: the weight holds more than 16 values, or one only.
+    """
+    start = find_own_levels(weight)
+    if start is None:
+        count = len(_distinct(weight))
+        raise NotApplicable(
+            f"values='own' asks for the values that layer '{path}' holds already, and it holds "
+            f"{count:,}; expected 2 to {MOST_OWN_LEVELS}. Give the values, such as "
+            "values='ternary', or leave the layer out with skip."
+        )
+    return start
+
+
+def find_own_levels(weight: Tensor) -> Start | None:
+    """Return the few values that a weight holds already, or None where there are not 2 to 16."""
+    weight = weight.detach().double()
+    largest = weight.abs().max()
+    if not largest > 0:
+        return None
+    whole = _distinct(weight / largest)
+    peaks = weight.abs().flatten(1).max(1).values
+    peaks = torch.where(peaks > 0, peaks, largest)
+    rows = peaks.reshape(-1, *[1] * (weight.dim() - 1))
+    per_channel = _distinct(weight / rows)
+    # Scales of channels are taken only where they explain the values with fewer levels.
+    if len(per_channel) < len(whole) and 2 <= len(per_channel) <= MOST_OWN_LEVELS:
+        index = nearest_level(weight / rows, per_channel).to(torch.uint8)
+        return Start(per_channel, index, 1.0, peaks)
+    if 2 <= len(whole) <= MOST_OWN_LEVELS:
+        index = nearest_level(weight / largest, whole).to(torch.uint8)
+        return Start(whole, index, float(largest))
+    return None
+
+
+@dataclass(frozen=True)
+class StartRule:
+    """How every layer of a network starts; see `DiscreteNetwork.from_model`."""
+
+    values: object
+    scales: float | str | Mapping[str, float] | None
+    biases: str
+    start: str
+    generator: torch.Generator
+
+    def check(self, paths: list[str]) -> None:
+        """Refuse options that are unknown, name no layer, or do not fit the start.
+
+        Raises:
+            SpecError: such an option.
+        """
+        for name, given, known in (("start", self.start, STARTS), ("biases", self.biases, BIASES)):
+            require(given in known, f"{name} was given {given!r}. {nearest(str(given), known)}")
+        for name, option in (("values", self.values), ("scales", self.scales)):
+            unknown = [key for key in option if key not in paths] if _is_mapping(option) else []
+            if unknown:
+                raise SpecError(f"{name} names {unknown}, which are no layers. Known: {paths}.")
+        if isinstance(self.scales, str):
+            require(
+                self.scales in SCALE_RULES and self.start == "from_model",
+                f"scales was given {self.scales!r} at the start '{self.start}'; expected a number "
+                "above 0, one by path, or, from a model, 'layer' or 'channel'.",
+            )
+
+    def start_of(self, path: str, module: Discretisable, last: bool) -> Start:
+        """Return the start of one layer.
+
+        Args:
+            path: of the layer.
+            module: the layer.
+            last: whether its outputs are the logits.
+        """
+        weight = module.weight.detach().cpu().double().contiguous()
+        given = self.values
+        wanted = given.get(path, "ternary") if _is_mapping(given) else given
+        own = None
+        if isinstance(wanted, str) and wanted in ("own", "auto"):
+            own = self._own(weight, path, wanted)
+            wanted = "ternary"
+        start = own or self._start(weight, check_values(wanted), path, last)
+        if module.bias is None or not self._discrete_bias(own is not None):
+            return start
+        bias = module.bias.detach().cpu().double() / start.row_scales()
+        return replace(start, biases=self._index(bias, start.values))
+
+    def _own(self, weight: Tensor, path: str, wanted: str) -> Start | None:
+        if self.start == "random":
+            require(
+                wanted == "auto",
+                "values='own' takes the values of a trained model: it needs start='from_model'.",
+            )
+            return None
+        return own_levels(weight, path) if wanted == "own" else find_own_levels(weight)
+
+    def _start(self, weight: Tensor, numbers: tuple[float, ...], path: str, last: bool) -> Start:
+        values = torch.tensor(numbers, dtype=torch.float64)
+        scale = self._given_scale(path)
+        if self.start == "random":
+            index = random_index(weight.shape, values, self.generator)
+            return Start(values, index, scale or default_scale(weight, values, last))
+        return projected(weight, values, self.scales == "channel", scale)
+
+    def _given_scale(self, path: str) -> float | None:
+        given = self.scales.get(path) if isinstance(self.scales, Mapping) else self.scales
+        if given is None or isinstance(given, str):
+            return None
+        require(
+            is_number(given) and given > 0,
+            f"The scale of layer '{path}' was given {given!r}; expected a number above 0.",
+        )
+        return float(given)
+
+    def _discrete_bias(self, own: bool) -> bool:
+        return self.biases == "discrete" or (self.biases == "auto" and not own)
+
+    def _index(self, target: Tensor, values: Tensor) -> Tensor:
+        if self.start == "random":
+            return random_index(target.shape, values, self.generator)
+        return nearest_level(target, values).to(torch.uint8)
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, Mapping)

@@ -1,0 +1,77 @@
+"""Which layers of a model can take discrete weights, and why others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from whit.errors import NotApplicable, SpecError
+
+Discretisable = nn.Linear | nn.Conv2d
+# Normalisations and learned activations stay real: few numbers, folded away when packed.
+KEPT_REAL = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.PReLU,
+)
+
+
+def treatable_layers(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, Discretisable]:
+    """Return the linear and 2-D convolution layers of a model by path.
+
+    Args:
+        model: any module.
+        skip: paths of layers to leave out.
+
+    Raises:
+        NotApplicable: there is none, or other modules hold weights that are not skipped.
+        SpecError: a path of `skip` is no module of the model.
+    """
+    paths = {path for path, _ in model.named_modules()}
+    unknown = [name for name in skip if name not in paths]
+    if unknown:
+        raise SpecError(f"skip names {unknown}, which the model does not have. Known: {paths}.")
+    found: dict[str, Discretisable] = {}
+    refused: dict[str, str] = {}
+    seen: dict[int, str] = {}
+    for path, module in model.named_modules():
+        if any(path == name or path.startswith(name + ".") for name in skip):
+            continue
+        if any(path.startswith(f"{other}.") for other in refused):
+            continue
+        reason = _reason_against(module, seen)
+        if reason:
+            refused[path] = reason
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            found[path] = module
+            seen[id(module.weight)] = path
+    if refused:
+        raise NotApplicable(
+            "Coordinate descent cannot treat these layers: "
+            + "; ".join(f"'{path}', {reason}" for path, reason in refused.items())
+            + ". Leave them as they are with skip, or use another model."
+        )
+    if not found:
+        raise NotApplicable(
+            "The model has no layer of torch.nn.Linear or torch.nn.Conv2d to make discrete"
+            + (f" beside the skipped {list(skip)}." if skip else ".")
+        )
+    return found
+
+
+def _reason_against(module: nn.Module, seen: dict[int, str]) -> str:
+    """Return why a module cannot be treated; "" where it can, or where it holds nothing."""
+    kind = type(module).__name__
+    if parametrize.is_parametrized(module):
+        return f"{kind} with a parametrised weight (call whit.parts.surgery.bake(model) first)"
+    own = [p for p in module.parameters(recurse=False) if p is not None]
+    if not own or isinstance(module, KEPT_REAL):
+        return ""
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        return f"{kind} (it holds weights, and only nn.Linear and nn.Conv2d are treated)"
+    if id(module.weight) in seen:
+        return f"{kind}, which shares its weight with '{seen[id(module.weight)]}'"
+    return ""
