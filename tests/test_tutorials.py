@@ -49,8 +49,8 @@ def test_all_blocks_run(page, tmp_path, environment):
         assert "Traceback" not in done.stderr, said
 
 
-def test_there_are_four_pages_and_no_block_is_overlooked():
-    assert len(PAGES) == 4
+def test_there_are_five_pages_and_no_block_is_overlooked():
+    assert len(PAGES) == 5
     for page in PAGES:
         text = page.read_text()
         assert len(re.findall(r"^```", text, re.M)) == 2 * len(blocks(page)), page.name
