@@ -101,7 +101,7 @@ def test_no_move_is_taken_for_less_than_the_least_gain():
 def test_pursuit_begins_with_the_best_move_of_each_unit():
     descent, _, _ = descent_of(OPTIONS["plain"])
     network = descent.network
-    scores = Neighbourhood(network).first_layer(0)
+    scores = Neighbourhood(network).first_layer(0, curvature=True)
     units = network.groups[0]
     moves = pursue(scores, network.first, units, descent.gram, 1, 0.0)
     best, _ = scores.changes.min(0)
@@ -118,7 +118,7 @@ def test_pursuit_does_not_pick_two_moves_that_do_the_same():
     """Two equal columns: each move alone halves the distance to the best, both overshoot."""
     descent, _, _ = descent_of(OPTIONS["plain"])
     network = descent.network
-    scores = Neighbourhood(network).first_layer(0)
+    scores = Neighbourhood(network).first_layer(0, curvature=True)
     units = network.groups[0][:1]
     scores.changes[:] = torch.inf
     scores.changes[2, :1, :2] = -1.0
@@ -143,7 +143,7 @@ def pairs(moves):
 def test_pursuit_does_not_let_two_units_do_the_same():
     descent, _, _ = descent_of(OPTIONS["plain"])
     network = descent.network
-    scores = Neighbourhood(network).first_layer(0)
+    scores = Neighbourhood(network).first_layer(0, curvature=True)
     units = network.groups[0]
     network.first.index[units] = 1
     scores.changes[:] = torch.inf

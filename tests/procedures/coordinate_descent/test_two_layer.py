@@ -47,6 +47,19 @@ def test_a_network_goes_in_and_comes_back(options, start):
     )
 
 
+def test_activations_in_place_do_not_destroy_the_pre_activations():
+    for activation in (nn.ReLU(inplace=True), nn.Hardtanh(inplace=True)):
+        network = discrete(model_of(activation))
+        two_layer = TwoLayer.from_network(network)
+        inputs = torch.randn(30, 8)
+        two_layer.load([(block_of(inputs, True), torch.randint(0, 3, (30,)))])
+        assert float(two_layer.rows[0].pre[0].min()) < 0
+        x = torch.randn(4, 6)
+        before = x.clone()
+        assert torch.equal(two_layer.activation(x), type(activation)()(before))
+        assert torch.equal(x, before)
+
+
 def test_a_channel_scale_survives():
     torch.manual_seed(0)
     network = discrete(model_of(nn.ReLU()), start="from_model", scales="channel")

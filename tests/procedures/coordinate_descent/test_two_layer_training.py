@@ -14,10 +14,12 @@ from whit.tasks.digits import load
 OPTIONS = GroupOptions(group=2)
 
 
-def batches_of(kind="few", samples=40, block=10, criterion="cross_entropy", augment=None):
+def batches_of(kind="few", samples=40, block=10, criterion="cross_entropy", augment=None, reuse=2):
     inputs, target = inputs_of(kind, samples).float(), target_of(criterion, samples)
     target = target.t() if criterion == "mse" else target
-    return Batches(inputs, target, lambda x: x, bias=True, block=block, seed=3, augment=augment)
+    return Batches(
+        inputs, target, lambda x: x, bias=True, block=block, seed=3, augment=augment, reuse=reuse
+    )
 
 
 def test_each_pass_sees_every_sample_once():
@@ -33,10 +35,28 @@ def test_a_batch_moves_on_by_one_block():
     one = batches.next(20)
     two = batches.next(20)
     three = batches.next(20)
+    assert batches.taken == 3
     assert [len(one), len(two), len(three)] == [1, 2, 2]
     assert two[0][0] is one[0][0] and three[0][0] is two[1][0]
     assert len(batches.next(5)) == 1
     assert len(batches.next(30)) == 3
+    assert batches.taken == 6
+
+
+def test_blocks_are_not_used_more_often_than_allowed():
+    for reuse in (1, 2, 3):
+        batches = batches_of(reuse=reuse)
+        seen = {}
+        for _ in range(20):
+            for inputs, _ in batches.next(40):
+                seen[id(inputs)] = seen.get(id(inputs), []) + [inputs]
+        assert max(map(len, seen.values())) <= reuse + (reuse == 3)
+
+
+def test_a_batch_is_one_pass_at_most():
+    batches = batches_of(reuse=1)
+    assert len(batches.next(1000)) == 4
+    assert batches.taken == 4
 
 
 def test_blocks_depend_on_their_number_only():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,8 +21,8 @@ class Batches:
     """A stream of blocks of samples; a batch is the last few of them.
 
     Each block is a part of a random order of all samples, augmented anew, and depends on the seed
-    and its number only. A batch of several blocks moves on by one block at a time: most of it was
-    seen before, so that accepted moves are tested on samples that they were not chosen for.
+    and its number only. With `reuse` above 1 a batch shares blocks with the one before, which saves
+    the time to make them; but what is seen again is soon learnt by heart.
 
     Args:
         inputs: raw, [samples, ...].
@@ -30,11 +31,12 @@ class Batches:
         bias: whether the first layer has a discrete bias.
         augment: batched code for raw float inputs, or None.
         block: samples of a block, >= 1.
+        reuse: batches that a block takes part in at most, >= 1.
         seed: of orders and augmentation.
 
     Attributes:
-        levels: of the inputs after `front`; where they are no grid, they are found on the first
-            `LEVELS_FROM` samples, and augmentation must keep to them.
+        levels: of the inputs after `front`, found on the first `LEVELS_FROM` samples; scores of
+            blocks whose inputs lie elsewhere are predictions.
         taken: blocks that were taken from the stream.
     """
 
@@ -47,23 +49,28 @@ class Batches:
         bias: bool,
         augment: Augment | None = None,
         block: int = BLOCK,
+        reuse: int = 1,
         seed: int = 0,
     ) -> None:
         """Find the levels of the inputs."""
+        require(reuse >= 1, f"reuse was given {reuse}; expected a number of batches, 1 or more.")
         require(block >= 1, f"block was given {block}; expected a number of samples, 1 or more.")
         self.inputs, self.target, self.front, self.bias = inputs, target, front, bias
-        self.augment, self.seed = augment, seed
+        self.augment, self.reuse, self.seed = augment, reuse, seed
         self.block = min(block, len(target))
         self.levels = InputLevels.of(front(inputs[:LEVELS_FROM].float()), grid=2)
         self.window: dict[int, tuple[InputBlock, Tensor]] = {}
         self.taken = 0
 
     def next(self, size: int) -> list[tuple[InputBlock, Tensor]]:
-        """Take one more block; return the last `size` samples in whole blocks, or all so far."""
-        count = max(1, size // self.block)
-        numbers = range(max(0, self.taken + 1 - count), self.taken + 1)
+        """Take new blocks; return the last `size` samples in whole blocks, or all so far.
+
+        Never more than one pass over the samples.
+        """
+        count = max(1, min(size, len(self.target)) // self.block)
+        self.taken += max(1, math.ceil(count / self.reuse))
+        numbers = range(max(0, self.taken - count), self.taken)
         self.window = {n: self.window.get(n) or self._made(n) for n in numbers}
-        self.taken += 1
         return list(self.window.values())
 
     def all(self, dtype: torch.dtype = torch.float32) -> list[tuple[InputBlock, Tensor]]:

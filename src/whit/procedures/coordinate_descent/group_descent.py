@@ -45,8 +45,8 @@ class GroupOptions:
     Attributes:
         moves_per_unit: picked for a unit at each visit, >= 1.
         least_gain: decrease of the loss, summed over the batch, that a move must promise, in nats,
-            >= 0. A smaller one is noise of the batch (compare the 1 nat a parameter of Akaike's
-            criterion), and moves for its sake overfit.
+            >= 0. Where samples are seen again and again, smaller ones overfit (compare the 1 nat a
+            parameter of Akaike's criterion); on fresh samples 0 is best.
         adjacent: moves to the next value up or down only; else to every other value.
         group: hidden units of a group, >= 1; 32 suits AVX2.
         last_layer: visits of the last layer in a sweep, >= 0.
@@ -161,11 +161,9 @@ class GroupDescent:
         network, options = self.network, self.options
         assert self.gram is not None
         hood = Neighbourhood(network, options.adjacent)
-        scores = hood.first_layer(group, exact=None if options.exact else False)
+        scores = hood.first_layer(group, None if options.exact else False, curvature=True)
         units = network.groups[group]
-        moves = pursue(
-            scores, network.first, units, self.gram, options.moves_per_unit, self._least
-        )
+        moves = pursue(scores, network.first, units, self.gram, options.moves_per_unit, self._least)
 
         def attempt(count: int) -> tuple[float, list[tuple[Tensor, Tensor, Tensor]]]:
             return self._try_first(group, moves.first(count))

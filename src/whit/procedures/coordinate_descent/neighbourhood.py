@@ -36,12 +36,13 @@ class GroupScores:
         changes: of the mean loss, [values, units, inputs (+ 1)]; infinite where a weight is already
             or for moves that are left out.
         curvature: [units, units], second derivatives of the mean loss by the pre-activations, a
-            mean over samples; the diagonal as seen by steps of the size of the moves.
+            mean over samples; the diagonal as seen by steps of the size of the moves. None where
+            it was not asked for.
         candidates: how many moves were scored.
     """
 
     changes: Tensor
-    curvature: Tensor
+    curvature: Tensor | None
     candidates: int
 
 
@@ -62,13 +63,16 @@ class Neighbourhood:
             torch.softmax(rows.logits, 0) if cross_entropy else rows.logits for rows in network.rows
         ]
 
-    def first_layer(self, group: int, exact: bool | None = None) -> GroupScores:
+    def first_layer(
+        self, group: int, exact: bool | None = None, curvature: bool = False
+    ) -> GroupScores:
         """Score the moves of the first layer of a group.
 
         Args:
             group: number of the group.
             exact: False takes the sums over levels, exact or not; True the exact sums; None the
                 exact ones where sums over levels are predictions.
+            curvature: estimate it too, for `pursue`.
         """
         network, weights = self.network, self.network.first
         units = network.groups[group]
@@ -95,7 +99,8 @@ class Neighbourhood:
             for old, new in pairs:
                 torch.minimum(changes[new], mean + elsewhere[old], out=changes[new])
         count = _count(index, len(changes), self.adjacent)
-        return GroupScores(changes.transpose(1, 2), self._curvature(group, sums, scale), count)
+        curved = self._curvature(group, sums, scale) if curvature else None
+        return GroupScores(changes.transpose(1, 2), curved, count)
 
     def _curvature(self, group: int, means: dict[float, Tensor], scale: Tensor) -> Tensor:
         """Estimate the second derivatives by the pre-activations of a group.

@@ -55,7 +55,7 @@ def pursue(
     several, are not all picked. All changes but those of the first round are predictions.
 
     Args:
-        scores: of the units.
+        scores: of the units, with their curvature.
         weights: the first layer.
         units: [units], which of its rows were scored.
         gram: [inputs (+ 1), inputs (+ 1)], the mean of x_j x_k over samples.
@@ -65,6 +65,7 @@ def pursue(
     Returns:
         The moves in the order of the rounds, the best first within a round.
     """
+    assert scores.curvature is not None
     change, value = scores.changes.min(0)
     change = change.contiguous()
     index = weights.index[units]

@@ -14,6 +14,7 @@ from whit.procedures.coordinate_descent.batches import BLOCK, Batches
 from whit.procedures.coordinate_descent.descent import CoordinateDescent
 from whit.procedures.coordinate_descent.group_descent import GroupDescent, GroupOptions
 from whit.procedures.coordinate_descent.input_block import Level
+from whit.procedures.coordinate_descent.neighbourhood import COUPLING_SAMPLES
 from whit.procedures.coordinate_descent.network import DiscreteNetwork
 from whit.procedures.coordinate_descent.options import SweepOptions
 from whit.procedures.coordinate_descent.stages import split_stages
@@ -176,7 +177,8 @@ def sweep_macs(descent: GroupDescent, tried: int) -> int:
     """Return the multiply-accumulates of one sweep on the batch that is loaded.
 
     The forward pass, one sum over the entries of each level for every unit and every distance
-    between values, the softmax mass of every unit, and the true losses that were tried.
+    between values, the softmax mass of every unit, the curvature between units, and the true
+    losses that were tried.
 
     Args:
         descent: after the sweep.
@@ -197,7 +199,8 @@ def sweep_macs(descent: GroupDescent, tried: int) -> int:
     forward = samples * hidden * (network.first.index.shape[1] + outputs)
     scores = hidden * (len(distances) * entries + samples * outputs)
     group = min(descent.options.group, hidden)
-    return forward + scores + tried * samples * group * outputs
+    curvature = hidden * group * outputs * min(samples, COUPLING_SAMPLES)
+    return forward + scores + curvature + tried * samples * group * outputs
 
 
 def _entries(level: Level) -> int:

@@ -34,13 +34,17 @@ def split_stages(network: DiscreteNetwork) -> tuple[list[nn.Module], Elementwise
         )
     middle = stages[where[0] + 1 : where[1]]
 
+    in_place = any(getattr(stage, "inplace", False) for stage in middle)
+
     def activation(x: Tensor) -> Tensor:
+        x = x.clone() if in_place else x
         for stage in middle:
             x = stage(x)
         return x
 
     _require_elementwise(activation, middle)
-    return list(stages[: where[0]]), activation
+    plain = len(middle) == 1 and type(middle[0]) is nn.ReLU
+    return list(stages[: where[0]]), torch.relu if plain else activation
 
 
 def _require_elementwise(activation: Elementwise, middle: Sequence[nn.Module]) -> None:

@@ -5,8 +5,7 @@
 Both weights are scale * values[index]. The state of a batch is kept in blocks of samples and groups
 of hidden units, each contiguous, so that the work on a group stays in the cache.
 
-Reference: Date et al. 2020, arXiv 2009.00540, for coordinate descent over discrete weights; the
-blocks and groups are ours.
+Reference: Date et al. 2020, arXiv 2009.00540: coordinate descent. Blocks and groups are ours.
 """
 
 from __future__ import annotations
@@ -87,6 +86,26 @@ class Rows:
     logits: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
+class Scratch:
+    """Memory that is used again and again."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.kept: dict[str, Tensor] = {}
+
+    def like(self, name: str, wanted: Tensor) -> Tensor:
+        """Return a tensor of the shape and type of another, with any contents.
+
+        Args:
+            name: the same name gives the same memory.
+            wanted: gives shape and type.
+        """
+        kept = self.kept.get(name)
+        if kept is None or kept.dtype != wanted.dtype or len(kept) < wanted.numel():
+            kept = self.kept[name] = wanted.new_empty(wanted.numel())
+        return kept[: wanted.numel()].view(wanted.shape)
+
+
 class TwoLayer:
     """Two discrete layers around an elementwise activation.
 
@@ -122,6 +141,7 @@ class TwoLayer:
         self.activation, self.criterion, self.dtype = activation, criterion, dtype
         self.groups: list[Tensor] = []
         self.rows: list[Rows] = []
+        self.scratch = Scratch()
 
     @classmethod
     def from_network(
@@ -261,9 +281,10 @@ class TwoLayer:
     def rescaled_first(
         self, factor: float
     ) -> tuple[float, list[tuple[list[Tensor], list[Tensor], Tensor]]]:
-        """Return the mean loss, and pre-activations, activations and logits of each of `rows`,
-        with the scale of the first layer multiplied by a factor.
-        """  # noqa: D205, D209
+        """Return the mean loss with the scale of the first layer multiplied by a factor.
+
+        And, for each of `rows`, the pre-activations, activations and logits that belong to it.
+        """
         states, total = [], 0.0
         for rows in self.rows:
             pre = []

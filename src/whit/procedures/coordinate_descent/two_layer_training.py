@@ -16,7 +16,7 @@ from whit.procedures.coordinate_descent.neighbourhood import Neighbourhood
 from whit.procedures.coordinate_descent.two_layer import TwoLayer
 
 # The share of the time, or of the rounds, that each size of batch gets is the same.
-SIZES = (5_000, 10_000, 20_000, 30_000)
+SIZES = (10_000, 20_000, 40_000)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RoundReport:
     """What is known after a round.
 
     Attributes:
-        round: rounds done, from 1 on.
+        round: blocks taken from the stream so far.
         samples: of the batch.
         loss: mean loss of the batch after its sweep.
         accepted: moves so far.
@@ -54,14 +54,15 @@ def train_on_batches(
 
     With `rounds` alone the result depends on the seeds only; with `seconds` on the machine too. A
     descent and batches that were put back to a saved state (`load_state_dict`, `batches.taken`) go
-    on where they were, if `rounds` counts those done.
+    on where they were.
 
     Args:
         descent: is moved on.
-        batches: where samples come from; `batches.taken` counts the rounds.
+        batches: where samples come from.
         sizes: samples of a batch, in turn; each gets the same share of the rounds or seconds.
         seconds: stop after this time, > 0.
-        rounds: stop when so many were done, >= 1.
+        rounds: stop when so many blocks were taken from the stream, >= 1; a batch of k blocks takes
+            about k / `batches.reuse`.
         clock: in seconds; `time.process_time` for a machine with other work.
         on_round: called after every round.
 

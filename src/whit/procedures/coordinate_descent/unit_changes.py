@@ -32,11 +32,15 @@ class UnitChanges:
         rows: some of its samples.
         group: number of the group.
         softmax: [outputs, samples], of the logits.
+
+    What `at` returns, and all that lies here, is overwritten by the next `UnitChanges` of the
+    network: fresh memory for arrays of this size costs more than the arithmetic.
     """
 
     def __init__(self, network: TwoLayer, rows: Rows, group: int, softmax: Tensor) -> None:
         """Collect masses and target weights."""
         self.activation, self.mse = network.activation, network.criterion == "mse"
+        self.scratch, self.results = network.scratch, 0
         self.pre, self.hidden = rows.pre[group], rows.hidden[group]
         weight = network.second_columns(network.groups[group])  # [outputs, units]
         self.terms: list[tuple[float | Tensor, Tensor]] = []
@@ -45,11 +49,14 @@ class UnitChanges:
             self.slope = (residual.t() @ weight).mul_(2 / len(weight))
             self.curve = weight.square().mean(0)
             return
-        self.slope = weight.index_select(0, rows.target)
+        self.slope = self.scratch.like("slope", self.pre)
+        torch.index_select(weight, 0, rows.target, out=self.slope)
         self.constant = weight.new_zeros(len(rows.inputs), 1)
         transposed = softmax.t()
-        for real, of_outputs in _terms(network.second, network.groups[group], weight):
-            mass = transposed @ of_outputs
+        terms = _terms(network.second, network.groups[group], weight)
+        for number, (real, of_outputs) in enumerate(terms):
+            mass = self.scratch.like(f"mass {number}", self.pre)
+            torch.mm(transposed, of_outputs, out=mass)
             if isinstance(real, float) and real == 0:
                 self.constant = mass
             else:
@@ -62,7 +69,8 @@ class UnitChanges:
         Args:
             shift: a number, or [units].
         """
-        out = torch.empty_like(self.pre)
+        out = self.scratch.like(f"result {self.results}", self.pre)
+        self.results += 1
         for begin in range(0, len(out), TILE_SAMPLES):
             tile = slice(begin, begin + TILE_SAMPLES)
             self.of_tile(tile, shift, out[tile])
@@ -78,8 +86,13 @@ class UnitChanges:
             shift: a number, [units] or [chosen, units].
             out: [chosen, units], where to put it; None for a new tensor.
         """
+        pre = self.pre[chosen]
+        shifted = torch.add(pre, shift, out=self.scratch.like("shifted", pre))
         # The argument is our own, so what comes back may be changed in place.
-        change = self.activation(self.pre[chosen] + shift).sub_(self.hidden[chosen])
+        if self.activation is torch.relu:
+            change = shifted.relu_().sub_(self.hidden[chosen])
+        else:
+            change = self.activation(shifted).sub_(self.hidden[chosen])
         out = torch.empty_like(change) if out is None else out
         if self.mse:
             torch.addcmul(self.slope[chosen], change, self.curve, out=out)
@@ -90,11 +103,12 @@ class UnitChanges:
         # One fused pass an operator: this is where most of the time of a scoring goes.
         total = self.constant[chosen].expand_as(change)
         powers: dict[float, Tensor] = {}
-        for real, mass in self.terms:
+        for number, (real, mass) in enumerate(self.terms):
             if isinstance(real, float) and -real in powers:
                 total = torch.addcdiv(total, mass[chosen], powers[-real], out=out)
                 continue
-            power = (change * real).exp_()
+            power = self.scratch.like(f"power {number}", change)
+            torch.mul(change, real, out=power).exp_()
             if isinstance(real, float):
                 powers[real] = power
             total = torch.addcmul(total, mass[chosen], power, out=out)
