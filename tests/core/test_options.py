@@ -2,7 +2,7 @@ import inspect
 
 import pytest
 
-from whit.core.options import bind_options, nearest, require, signature_text
+from whit.core.options import bind_options, check_flag, nearest, require, signature_text
 from whit.errors import SpecError
 
 
@@ -15,6 +15,13 @@ def loose(**options):
 
 
 SIGNATURE = inspect.signature(made)
+
+
+def test_flags_are_true_or_false():
+    check_flag("plus", False)
+    for value in ("no", 1, None, 0.0):
+        with pytest.raises(SpecError, match="plus was given"):
+            check_flag("plus", value)
 
 
 def test_nearest():

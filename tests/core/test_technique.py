@@ -128,8 +128,8 @@ def test_the_procedure_of_either_side_is_kept():
 
 
 def test_two_procedures_are_refused():
-    one = Technique(train=lambda run: None, spec="one()")
-    two = Technique(train=lambda run: None, spec="two()")
+    one = Technique(train=lambda run: None, brief="one()")
+    two = Technique(train=lambda run: None, brief="two()")
     with pytest.raises(SpecError, match=r"'one\(\)' and 'two\(\)'"):
         one + two
 
@@ -151,6 +151,16 @@ def test_a_procedure_behind_a_refinement_is_refused_with_the_right_order():
     own = Technique(train=lambda run: None, spec="own()", brief="own()")
     with pytest.raises(SpecError, match=r"other way round: 'own\(\) \+ a\(\)'"):
         replace(numbered("a"), brief="a()") + own
+
+
+def test_two_that_choose_all_values_are_refused():
+    def choosing(name):
+        after = AfterTraining(lambda run, model: model, chooses_values=True)
+        return Technique(train=after, spec=f"{name}()", brief=f"{name}()")
+
+    with pytest.raises(SpecError, match=r"'a\(\) \+ b\(\)' and 'c\(\)' both choose"):
+        replace(choosing("a") + numbered("b"), brief="a() + b()") + choosing("c")
+    assert isinstance((choosing("a") + numbered("b")).train, AfterTraining)
 
 
 def test_only_techniques_add():

@@ -19,6 +19,7 @@ from whit.parts.levels import (
     level_summary,
     leveled_layers,
     nearest_level,
+    spread_latent,
     stochastic_level,
 )
 from whit.parts.surgery import bake
@@ -41,6 +42,9 @@ def generator(seed=0):
         ([0.0, 0.0, 1.0], "twice"),
         ([0.0, math.inf], "finite"),
         ([0.0, math.nan], "finite"),
+        ([-1e300, 1e300], "float32"),
+        ([-1e30, 1e30], "float32"),
+        ([1.0, 1 + 1e-12], "twice in float32"),
         ("binry", "no set of values 'binry'"),
         (None, "expected numbers"),
         ([0, "a"], "expected numbers"),
@@ -182,6 +186,28 @@ def test_stochastic_levels_may_be_batched():
     weights = torch.rand(4, 50, generator=generator()) * 2 - 1
     drawn = torch.func.vmap(levels, randomness="different")(weights)
     assert set(drawn.unique().tolist()) == {-1.0, 0.0, 1.0}
+
+
+@pytest.mark.parametrize("scale", ["none", "layer", "channel"])
+@pytest.mark.parametrize("values", ["binary", "ternary", 5])
+def test_a_layer_that_starts_at_zero_learns(values, scale):
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 3)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[0, 0] = 0.0 if scale == "layer" else 0.3  # and a channel of zeros among others
+    if scale == "none":
+        spread_latent(layer.weight, torch.tensor(check_values(values)))
+    add_levels(layer, Levels(values, scale))
+    x, y = torch.randn(64, 6), torch.randint(0, 3, (64,))
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(layer(x), y).backward()
+        optimizer.step()
+    latent = layer.parametrizations.weight.original
+    assert latent.isfinite().all() and bool((latent[1:] != 0).all())
+    assert len(layer.weight.unique()) > 1
 
 
 def test_a_code_book_sums_the_gradients_of_its_places():

@@ -128,16 +128,10 @@ def predict(
     ] = None,
 ) -> None:
     """Predict with a packed file; needs no torch."""
-    from whit.errors import WhitError
     from whit.runtime import load
 
     require_file(file)
     program = load(file, backend=backend, threads=threads)
-    if planes is not None and not any(c.weight_format == "planes" for c in program.operators):
-        raise WhitError(
-            f"--planes {planes} was given, and {file} holds no weight stored as bit planes. Train "
-            "with precision_batching(), or pack with --format '*=planes'."
-        )
     scores = program(read_inputs(inputs, program), planes)
     classes = scores.argmax(-1) if scores.ndim == 2 and scores.shape[1] > 1 else None
     labels = None if classes is None else [_label(program, int(c)) for c in classes]

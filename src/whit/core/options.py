@@ -70,6 +70,16 @@ def is_number(value: object) -> bool:
     return abs(value) <= sys.float_info.max  # False for NaN, and for integers beyond any float
 
 
+def check_flag(name: str, value: object) -> None:
+    """Refuse anything but True and False for an option: the text 'no' would count as True.
+
+    Raises:
+        SpecError: the value is something else.
+    """
+    if not isinstance(value, bool):
+        raise SpecError(f"{name} was given {value!r}; expected True or False.")
+
+
 def require(condition: bool, message: str) -> None:
     """Raise a `SpecError` with the message unless the condition holds: range checks of options."""
     if not condition:

@@ -48,10 +48,13 @@ class AfterTraining:
         refine: `(run, model) -> model`. The `finish_model` slots have not run yet, so weights may
             still be parametrised: bake them first.
         first: `run -> model`; ordinary training by default.
+        chooses_values: it gives every weight a new value from a few; two such in a sum are refused,
+            since the second would undo the first.
     """
 
     refine: Callable[[Run, nn.Module], nn.Module]
     first: Callable[[Run], nn.Module] = train_once
+    chooses_values: bool = False
 
     def __call__(self, run: Run) -> nn.Module:
         """Train, then refine."""
@@ -114,6 +117,11 @@ def _procedure_of_both(first: Technique, second: Technique) -> Callable[[Run], n
     """Return the procedure of a sum: the one that is not ordinary, refined by those after it."""
     if first.train is train_once:
         return second.train
+    if _chooses_values(first.train) and _chooses_values(second.train):
+        raise SpecError(
+            f"'{first.brief}' and '{second.brief}' both choose the values of a trained network's "
+            "weights, so the second would undo what the first did. Use one of them."
+        )
     both = _after(first.train, second.train)
     if both is not None:
         return both
@@ -123,9 +131,16 @@ def _procedure_of_both(first: Technique, second: Technique) -> Callable[[Run], n
             f"new one. Write them the other way round: '{second.brief} + {first.brief}'."
         )
     raise SpecError(
-        f"'{first.spec}' and '{second.spec}' both replace the training procedure, and a sum can "
-        "hold only one that does. Use them in separate runs."
+        f"'{first.brief}' and '{second.brief}' both replace the training procedure, and a sum can "
+        "hold only one that does. Use them in separate runs, or let one go on from the other's "
+        "model where it has an option for that, such as start='from_model'."
     )
+
+
+def _chooses_values(train: Callable[[Run], nn.Module]) -> bool:
+    if not isinstance(train, AfterTraining):
+        return False
+    return train.chooses_values or _chooses_values(train.first)
 
 
 def _after(

@@ -47,6 +47,8 @@ def quantised(
         SpecError: an option is out of range.
     """
     check_bits(bits, step)
+    if not bool(weight.isfinite().all()):
+        raise SpecError("The weight holds NaN or infinite numbers; it cannot be rounded.")
     if step == "power_of_two":
         return _fixed_point(weight, bits)
     rows = weight.flatten(1) if step == "channel" else weight.reshape(1, -1)
@@ -76,6 +78,11 @@ def check_bits(bits: object, step: object = "layer") -> None:
 def _fixed_point(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     fixed = (weight.double() * FIXED_POINT).trunc()
     largest = fixed.abs().max()
+    if largest == 0 and bool((weight != 0).any()):
+        raise SpecError(
+            "All weights of a layer are below 2^-16 and would become 0 with step='power_of_two'. "
+            "Use step='channel'."
+        )
     places = max(bits, int(torch.ceil(torch.log2(largest))) + 1) if largest > 0 else bits
     step = 2.0 ** (places - bits)
     # Halves away from zero, as on magnitudes.
@@ -155,7 +162,7 @@ class FixedPoint(nn.Module):
     step: Tensor
 
     def __init__(self, bits: int) -> None:
-        """Start with the step 1; see `calibrate`."""
+        """Start without a step: outputs are not numbers until `calibrate` sets one."""
         super().__init__()
         if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
             raise SpecError(
@@ -163,7 +170,7 @@ class FixedPoint(nn.Module):
                 "None."
             )
         self.bits = bits
-        self.register_buffer("step", torch.ones(()))
+        self.register_buffer("step", torch.full((), torch.nan))
 
     def calibrate(self, largest: float) -> None:
         """Set the step so that numbers up to this magnitude do not saturate."""

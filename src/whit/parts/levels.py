@@ -1,9 +1,11 @@
 """Weights from a finite set of values: one mechanism for binary, ternary, k-level and other sets.
 
     w_q = s V[j],   j = the level nearest to w / s, or a random neighbour of w / s
+    dL/dw = s dL/dw_q + dL/ds ds/dw
 
 V is a sorted set of values and s a scale, which is 1, or one number for the layer or for each
-output channel. The gradient of V[j] goes straight to w.
+output channel. The gradient of V[j] goes straight to w, and so comes times s, as in XNOR-Net:
+optimisers that normalise gradients (Adam) do not see the factor, plain SGD needs a larger rate.
 
 `Levels` finds the level of each weight anew in every forward call; `CodeBook` keeps each weight at
 its place in the book and trains the values.
@@ -81,10 +83,15 @@ def _checked_sequence(values: object) -> tuple[float, ...]:
             f"values was given {shown}: {count}. A weight chooses between 2 to {MOST_VALUES} of "
             "them."
         )
-    if not all(math.isfinite(v) for v in numbers):
-        raise SpecError(f"values was given {shown}; expected finite numbers.")
-    if len(set(numbers)) < len(numbers):
-        raise SpecError(f"values was given {shown}, where a value occurs twice; give each once.")
+    singles = torch.tensor(numbers, dtype=torch.float32)
+    if not bool(singles.isfinite().all()) or not bool((singles * singles).isfinite().all()):
+        raise SpecError(
+            f"values was given {shown}; expected finite numbers, with squares in range of float32."
+        )
+    if len(set(singles.tolist())) < len(numbers):
+        raise SpecError(
+            f"values was given {shown}, where a value occurs twice in float32; give each once."
+        )
     if list(numbers) != sorted(numbers):
         order = ", ".join(f"{v:g}" for v in sorted(numbers)[:12])
         raise SpecError(f"values was given {shown}, not in ascending order. Write [{order}].")
@@ -133,7 +140,8 @@ def fit_scale(weight: Tensor, values: Tensor, per_channel: bool = False) -> Tens
     |w|, as in XNOR-Net; for {-1, 0, 1} it comes within a few per cent of Ternary Weight Networks.
     The levels are held fixed in the gradient.
 
-    Shapes: weight [out, ...], values sorted [k] -> [], or [out, 1, ...] per channel; > 0.
+    Shapes: weight [out, ...], values sorted [k] -> [], or [out, 1, ...] per channel; > 0, for a
+    weight of zeros what suits a new layer.
 
     Args:
         weight: to be rounded.
@@ -146,6 +154,8 @@ def fit_scale(weight: Tensor, values: Tensor, per_channel: bool = False) -> Tens
         steps = 1 if len(values) == 2 and values[0] == -values[1] else SCALE_STEPS
         spread = values.square().mean().sqrt()
         start = rows.square().mean(1, keepdim=True).sqrt() / spread
+        # Zeros need a scale too, or no gradient would ever move them.
+        start = torch.where(start > 0, start, weight[0].numel() ** -0.5 / spread)
         scale = start
         for _ in range(steps):
             levels = values[nearest_level(rows / _positive(scale), values)]
@@ -192,6 +202,15 @@ class _StraightThroughLevels(torch.autograd.Function):
 def are_whole(values: Sequence[float]) -> bool:
     """Say whether values are whole numbers, which the packed file can scale channel by channel."""
     return all(v == int(v) for v in values)
+
+
+def spread_latent(weight: Tensor, values: Tensor) -> None:
+    """Divide latent weights by their fitted scale, in place, so that they spread over the values.
+
+    For a set without a scale: as a network starts, most weights would round to the same value.
+    """
+    with torch.no_grad():
+        weight.div_(fit_scale(weight, values))
 
 
 class Levels(nn.Module):
@@ -281,6 +300,16 @@ def find_levels(layer: nn.Module) -> Levels | None:
     return None
 
 
+def latent_limit(model: nn.Module) -> float:
+    """Return where latent weights are to be clipped: at 1, or at the largest value if no scale."""
+    limits = [1.0]
+    for _, layer in leveled_layers(model):
+        levels = find_levels(layer)
+        if levels is not None and levels.scale == "none":
+            limits.append(float(levels.values.abs().max()))
+    return max(limits)
+
+
 def leveled_layers(model: nn.Module) -> list[tuple[str, WeightedLayer]]:
     """Return (path, module) of the layers whose weight carries `Levels`."""
     return [
@@ -324,6 +353,25 @@ def level_summary(model: nn.Module) -> list[LayerLevels]:
         for path, layer in model.named_modules()
         if isinstance(layer, WEIGHTED)
     ]
+
+
+def takes_few_values(weight: Tensor, k: int) -> bool:
+    """Say whether each channel takes at most k values beside 0, as low-bit weights do.
+
+    Real weights differ in magnitude from one another, the few that pruning leaves in a row too.
+
+    Args:
+        weight: [out, ...].
+        k: values, >= 1.
+    """
+    magnitudes = kept = 0
+    for row in weight.flatten(1):
+        values = row[row != 0]
+        if _distinct(values) > k:
+            return False
+        magnitudes += _distinct(values.abs())
+        kept += len(values)
+    return 2 * magnitudes <= kept
 
 
 def most_levels(weight: Tensor) -> int:

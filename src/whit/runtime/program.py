@@ -119,15 +119,18 @@ class Program:
                 ones for float32, integers 0..255 for uint8, integers for int32. NaN is refused
                 here; where one arises inside of the network, every operator has its own rule.
             planes: use no more than so many of the highest bit planes of each weight stored as
-                planes, 1 or more: coarser weights, the other formats unchanged. None uses all.
+                planes, 1 or more (more than there are: all): coarser weights, the other formats
+                unchanged. None uses all.
 
         Returns:
             float32 [batch, *output_shape]; with ``leading`` 1 [members, batch, ...].
 
         Raises:
             WhitError: wrong shape, wrong dtype, NaN or infinite numbers, an index beyond an
-                embedding, or planes is not a whole number from 1 up.
+                embedding, or planes is not a whole number from 1 up, or no weight has planes.
         """
+        if planes is not None:
+            self._check_planes(planes)
         if self._native is not None:
             return self._run_native(x, planes)
         machine = self._machine(planes)
@@ -183,6 +186,15 @@ class Program:
         if count not in self._narrowed:
             self._narrowed[count] = tuple(step.operator.narrowed(count) for step in self.steps)
         return Machine(self.steps, self._narrowed[count])
+
+    def _check_planes(self, planes: int) -> None:
+        _checked_planes(planes)
+        if not any(step.cost.weight_format == "planes" for step in self.steps):
+            raise WhitError(
+                f"planes={planes} was given, and this network holds no weight stored as bit "
+                "planes. Train with precision_batching(), or pack with force={'*': 'planes'} "
+                "(on the command line --format '*=planes')."
+            )
 
     def _check(self, x: NDArray[Any]) -> NDArray[Any]:
         x = np.asarray(x)

@@ -207,3 +207,62 @@ def test_binary_weights_are_refused_in_a_sum():
 def test_asking_for_planes_is_a_plain_attribute():
     model = store_as_planes(network())
     assert model[0].stored_as == "planes" and copy.deepcopy(model)[0].stored_as == "planes"
+
+
+def test_low_bit_and_sparse_layers_are_not_blown_up():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(60, 40), nn.Linear(40, 50), nn.Linear(50, 30))
+    model[0].weight.data = model[0].weight.data.sign() * torch.linspace(0.1, 1, 40)[:, None]
+    model[1].weight.data *= torch.rand(50, 40) < 0.05
+    before = model[0].weight.clone()
+    bit_layers(model, 4)
+    assert torch.equal(model[0].weight, before)
+    formats = planes_in(pack(model.eval(), torch.randn(2, 60)))
+    assert formats[0] == "bits" and formats[1].startswith(("csr", "mask"))
+    assert formats[2] == "planes"
+
+
+@pytest.mark.parametrize(
+    ("bits", "said"),
+    [({"0": 3}, "each of 0, 2"), ({"0": 3, "2": 3, "9": 1}, "each of 0, 2")],
+)
+def test_bits_by_path_name_every_layer(bits, said):
+    with pytest.raises(SpecError, match=said):
+        bit_layers(network(), bits)
+
+
+@pytest.mark.parametrize("step", ["power_of_two", "layer", "channel"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(step, wrong):
+    model = network()
+    model[2].weight.data[0, 0] = wrong
+    with pytest.raises(SpecError, match="layer '2'"):
+        bit_layers(model, 4, step=step)
+
+
+def test_weights_below_the_fixed_point_are_refused():
+    model = network()
+    model[0].weight.data *= 1e-7
+    with pytest.raises(SpecError, match="step='channel'"):
+        bit_layers(model, 4, step="power_of_two")
+
+
+def test_input_quantisers_are_put_in_once_and_calibrated_on_numbers():
+    model = quantise_inputs(network(), 8)
+    assert (
+        model(torch.randn(2, 20)).isnan().all()
+    )  # not calibrated: nothing that looks like a result
+    with pytest.raises(SpecError, match="already"):
+        quantise_inputs(model, 8)
+    with pytest.raises(SpecError, match="calibrated"):
+        calibrate(model, torch.full((2, 20), float("nan")))
+    shared = nn.Linear(4, 4)
+    with pytest.raises(NotApplicable, match="several places"):
+        quantise_inputs(nn.Sequential(shared, nn.ReLU(), shared), 8)
+
+
+def test_planes_of_a_file_without_planes_are_refused():
+    program = pack(network(), torch.randn(2, 20)).program
+    for planes in (2, 99):
+        with pytest.raises(whit.errors.WhitError, match="no weight stored as bit planes"):
+            program(np.zeros((1, 20), np.float32), planes=planes)

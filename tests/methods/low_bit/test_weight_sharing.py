@@ -52,10 +52,55 @@ def test_few_values_are_shared_exactly():
     assert cluster(points, 8).tolist() == [-1.0, 0.5, 2.0]
 
 
-def test_a_centroid_without_weights_is_left_out():
-    points = torch.cat([torch.linspace(-1, -0.9, 20), torch.linspace(5, 5.1, 20)])
-    found = cluster(points, 8)
-    assert 2 <= len(found) < 8 and all((points - c).abs().min() < 0.2 for c in found)
+@pytest.mark.parametrize("start", ["linear", "density", "random"])
+@pytest.mark.parametrize("largest", [0.5, 5.0, 500.0])
+def test_every_centroid_is_used_whatever_the_outliers(start, largest):
+    points = torch.cat([torch.randn(3000, generator=generator()) * 0.05, torch.tensor([largest])])
+    found = cluster(points, 16, start, generator())
+    assert len(found) == 16
+    quiet = cost(points[:-1], cluster(points[:-1], 15, "density"))
+    assert cost(points, found) <= 1.5 * quiet
+
+
+def test_ties_do_not_cost_centroids():
+    points = torch.cat([torch.ones(900), torch.arange(100.0)])
+    for start in ("linear", "density", "random"):
+        assert len(cluster(points, 8, start, generator())) == 8
+
+
+@pytest.mark.parametrize(
+    ("weights", "k", "start", "said"),
+    [
+        (torch.ones(3), 1, "linear", "k was given 1"),
+        (torch.ones(3), 2, "foo", "start"),
+        (torch.tensor([1.0, float("nan")]), 2, "linear", "NaN"),
+    ],
+)
+def test_what_cannot_be_clustered_is_refused(weights, k, start, said):
+    with pytest.raises(SpecError, match=said):
+        cluster(weights, k, start)
+
+
+def test_low_bit_layers_with_short_rows_are_left_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 10), nn.Linear(10, 30))
+    ternary = torch.randint(-1, 2, (10, 4)) * torch.linspace(0.1, 1, 10)[:, None]
+    model[0].weight.data = ternary.clone()
+    share_weights(model, 4)
+    assert torch.equal(model[0].weight, ternary) and len(model[1].weight.unique()) == 16
+    model[1].parametrizations.weight[0].book.data[0] = float("nan")
+    with pytest.raises(SpecError, match="layer '1'"):
+        share_weights(model, 2)
+
+
+def test_two_techniques_that_choose_values_are_refused():
+    for pair in (
+        "weight_sharing() + precision_batching()",
+        "precision_batching() + weight_sharing()",
+        "weight_sharing() + ternary_network()",
+    ):
+        with pytest.raises(SpecError, match="both choose the values"):
+            whit.spec(pair)
 
 
 def test_shared_values_get_the_summed_gradient_and_zeros_stay():

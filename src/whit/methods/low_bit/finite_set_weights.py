@@ -1,6 +1,6 @@
 """Weights from any finite set of values, trained by gradients on latent ones.
 
-    w_q = s V[level of w / s],   dL/dw = dL/dw_q through the level,   w <- clip(w, -limit, limit)
+    w_q = s V[level of w / s],   dL/dw = s dL/dw_q + dL/ds ds/dw,   w <- clip(w, -limit, limit)
 
 With {-1, 1} and the scale mean |w| these are the weights of XNOR-Net (Rastegari et al. 2016, arXiv
 1603.05279), with {-1, 0, 1} nearly those of Ternary Weight Networks (Li and Liu 2016, arXiv
@@ -33,11 +33,11 @@ from whit.parts.levels import (
     add_levels,
     are_whole,
     check_values,
-    fit_scale,
-    leveled_layers,
+    latent_limit,
+    spread_latent,
 )
 from whit.parts.masks import find_masks
-from whit.parts.surgery import WeightedLayer, bake, weighted_layers
+from whit.parts.surgery import bake, weighted_layers
 from whit.procedures.latent_weights import ClipLatentWeights
 
 End = Literal["levels", "real"]
@@ -85,7 +85,7 @@ def take_from_set(
             )
     for _, layer in layers:
         if scale == "none":
-            _spread(layer, values)
+            spread_latent(layer.weight, torch.tensor(check_values(values)))
         add_levels(layer, Levels(values, scale, rounding))
     return model
 
@@ -105,21 +105,6 @@ def suitable_scale(values: object, scale: Scale | None) -> Scale:
             "[-4, -1, 0, 1, 4] for [-1, -0.25, 0, 0.25, 1]."
         )
     return scale or ("channel" if whole else "layer")
-
-
-def _spread(layer: WeightedLayer, values: object) -> None:
-    with torch.no_grad():
-        layer.weight.div_(fit_scale(layer.weight, torch.tensor(check_values(values))))
-
-
-def latent_limit(model: nn.Module) -> float:
-    """Return where latent weights are clipped: at 1, or at the largest value without a scale."""
-    limits = [1.0]
-    for _, layer in leveled_layers(model):
-        for levels in layer.parametrizations["weight"]:  # type: ignore[index]
-            if isinstance(levels, Levels) and levels.scale == "none":
-                limits.append(float(levels.values.abs().max()))
-    return max(limits)
 
 
 @technique

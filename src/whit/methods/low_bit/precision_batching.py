@@ -15,6 +15,7 @@ Deviations from the paper: see the card `precision_batching.md`.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -23,15 +24,17 @@ import torch
 from torch import Tensor, nn
 
 from whit.core.data import Data
-from whit.core.options import is_number, require
+from whit.core.options import check_flag, is_number, require
 from whit.core.run import Run
 from whit.core.technique import AfterTraining, Technique, technique
 from whit.errors import NoEffect, NotApplicable, SpecError
 from whit.parts.bit_planes import FixedPoint, Step, check_bits, quantised
+from whit.parts.levels import takes_few_values
 from whit.parts.surgery import WEIGHTED, WeightedLayer, bake, swap_modules, weighted_layers
 
 CALIBRATION_SAMPLES = 1000
 FORMAT = "planes"
+MOST_ZEROS = 0.5  # above, a sparse format takes fewer bytes than planes
 
 
 def bit_layers(
@@ -44,7 +47,9 @@ def bit_layers(
 ) -> nn.Module:
     """Round a trained model's weights to integers of so many bits, in place, and return it.
 
-    The packer stores these weights as planes, so that a call may use fewer of them.
+    The packer stores these weights as planes, so that a call may use fewer of them. Binary and
+    ternary layers stay as they are, and weights of which more than half are zeros are rounded but
+    stored in a sparse format, which takes fewer bytes.
 
     Args:
         model: any module with linear or convolution layers; parametrised weights are baked.
@@ -55,22 +60,52 @@ def bit_layers(
 
     Raises:
         NoEffect: no weight changed: all lie on such integers already.
-        SpecError: an option is out of range.
+        SpecError: an option is out of range, bits by path do not name the layers, or a weight is
+            infinite or not a number.
     """
     bake(model)
+    layers = _with_real_weights(model, skip)
+    if isinstance(bits, Mapping) and set(bits) != {path for path, _ in layers}:
+        raise SpecError(
+            f"bits names the layers {', '.join(map(str, bits)) or 'none'}; give a number for each "
+            f"of {', '.join(path for path, _ in layers)}."
+        )
     changed = False
-    for path, layer in weighted_layers(model, skip):
+    for path, layer in layers:
         own = bits[path] if isinstance(bits, Mapping) else bits
         weight = layer.weight.detach().clone()
         _round(layer, weight, own, step, cutoff)
         changed = changed or not torch.allclose(layer.weight, weight)
+        _ask_for_planes(layer)
     if not changed:
-        raise NoEffect(
-            "precision_batching changed no weight: all are integers times a step already. Use it "
-            "on a network with real weights, or with fewer bits."
-        )
-    store_as_planes(model, skip)
+        raise _no_effect()
     return model
+
+
+def _with_real_weights(
+    model: nn.Module, skip: Sequence[str] = ()
+) -> list[tuple[str, WeightedLayer]]:
+    """Return the layers that are neither binary nor ternary.
+
+    Raises:
+        NoEffect: there are none.
+        SpecError: a weight is infinite or not a number.
+    """
+    layers = weighted_layers(model, skip)
+    for path, layer in layers:
+        if not bool(layer.weight.isfinite().all()):
+            raise SpecError(f"The weights of layer '{path}' hold NaN or infinite numbers.")
+    real = [(p, m) for p, m in layers if not takes_few_values(m.weight.detach(), 2)]
+    if not real:
+        raise _no_effect()
+    return real
+
+
+def _no_effect() -> NoEffect:
+    return NoEffect(
+        "precision_batching changed no weight: all are binary, ternary, or integers times a step "
+        "already. Use it on a network with real weights, or with fewer bits."
+    )
 
 
 def _round(layer: WeightedLayer, weight: Tensor, bits: int, step: Step, cutoff: bool) -> None:
@@ -78,20 +113,36 @@ def _round(layer: WeightedLayer, weight: Tensor, bits: int, step: Step, cutoff: 
     layer.weight.data = integers * size
 
 
-def store_as_planes(model: nn.Module, skip: Sequence[str] = ()) -> nn.Module:
-    """Let the packer store the weights of a model as planes, where their values allow it."""
-    layers: list[tuple[str, Any]] = [*weighted_layers(model, skip)]
-    for _, layer in layers:
-        layer.stored_as = FORMAT  # an attribute that no module declares
+def store_as_planes(model: nn.Module) -> nn.Module:
+    """Let the packer store weights as planes, those apart that are sparse, binary or ternary."""
+    for _, layer in weighted_layers(model):
+        if not takes_few_values(layer.weight.detach(), 2):
+            _ask_for_planes(layer)
     return model
+
+
+def _ask_for_planes(layer: Any) -> None:
+    if float((layer.weight == 0).float().mean()) <= MOST_ZEROS:
+        layer.stored_as = FORMAT  # an attribute that no module declares
 
 
 def quantise_inputs(model: nn.Module, bits: int, skip: Sequence[str] = ()) -> nn.Module:
     """Put `FixedPoint` before every linear and convolution layer, in place; see `calibrate`.
 
     Raises:
-        NotApplicable: the model itself is the layer, and cannot be replaced in place.
+        NotApplicable: the model itself is the layer, and cannot be replaced in place, or a layer
+            stands at several places.
+        SpecError: the inputs are quantised already.
     """
+    if any(isinstance(module, FixedPoint) for module in model.modules()):
+        raise SpecError("The inputs of this model are quantised already; do it once.")
+    places = [id(m) for _, m in model.named_modules(remove_duplicate=False)]
+    for path, layer in weighted_layers(model, skip):
+        if places.count(id(layer)) > 1:
+            raise NotApplicable(
+                f"Layer '{path}' stands at several places of the model, and its inputs there may "
+                "differ in range. Use activation_bits=None."
+            )
     if isinstance(model, WEIGHTED):
         raise NotApplicable(
             "The model is a single layer, whose input cannot be quantised in place. Put it into "
@@ -112,11 +163,20 @@ def calibrate(model: nn.Module, *inputs: Tensor) -> None:
     Args:
         model: after `quantise_inputs`.
         inputs: what the model is called with, training samples.
+
+    Raises:
+        SpecError: an activation is infinite or not a number.
     """
     largest: dict[int, float] = {}
 
     def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        largest[id(module)] = max(largest.get(id(module), 0.0), float(given[0].abs().max()))
+        seen = float(given[0].abs().max())
+        if not math.isfinite(seen):
+            raise SpecError(
+                "An activation is NaN or infinite while the model is calibrated. Look at the "
+                "samples and at the training."
+            )
+        largest[id(module)] = max(largest.get(id(module), 0.0), seen)
         cast(FixedPoint, module).calibrate(largest[id(module)])
 
     quantisers = [m for m in model.modules() if isinstance(m, FixedPoint)]
@@ -156,7 +216,7 @@ def choose_bits(
     Raises:
         SpecError: the limit cannot be kept with so many bits.
     """
-    layers = sorted(weighted_layers(model), key=lambda pair: -pair[1].weight.numel())
+    layers = sorted(_with_real_weights(model), key=lambda pair: -pair[1].weight.numel())
     real = {path: layer.weight.detach().clone() for path, layer in layers}
     for path, layer in layers:
         _round(layer, real[path], bits, step, cutoff)
@@ -199,6 +259,7 @@ def precision_batching(
             by so much in all, >= 0; None gives every layer `bits`.
     """
     check_bits(bits, step)
+    check_flag("cutoff", cutoff)
     require(
         error_margin is None or (is_number(error_margin) and error_margin >= 0),
         f"error_margin was given {error_margin!r}; expected a number of 0 or more, or None.",
@@ -227,7 +288,7 @@ def precision_batching(
             choose_bits(model, run.evaluate, lowest, bits, step=step, cutoff=cutoff)
         return model
 
-    return Technique(train=AfterTraining(refine), finish_model=shape)
+    return Technique(train=AfterTraining(refine, chooses_values=True), finish_model=shape)
 
 
 def _is_quantised(model: nn.Module) -> bool:

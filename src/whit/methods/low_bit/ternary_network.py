@@ -262,7 +262,9 @@ def ternary_network(  # noqa: PLR0913 - the options of one technique, all by nam
     return Technique(
         prepare_model=prepare,
         hooks=(ClipLatentWeights,) if weights == "ternary" else (),
-        train=AfterTraining(lambda run, model: convert(run, model, options, retrain)),
+        train=AfterTraining(
+            lambda run, model: convert(run, model, options, retrain), chooses_values=True
+        ),
         # Where the procedure has run, nothing is left to round.
         finish_model=lambda model, data: round_all(model, last),
     )

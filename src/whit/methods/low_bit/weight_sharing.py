@@ -26,7 +26,7 @@ from whit.core.options import is_number, nearest, require
 from whit.core.run import Run
 from whit.core.technique import AfterTraining, Technique, technique
 from whit.errors import NoEffect, SpecError
-from whit.parts.levels import CodeBook, nearest_level
+from whit.parts.levels import CodeBook, nearest_level, takes_few_values
 from whit.parts.surgery import bake, weighted_layers
 
 Start = Literal["linear", "density", "random"]
@@ -40,49 +40,64 @@ def cluster(
 ) -> Tensor:
     """Return k centroids of one-dimensional k-means, ascending.
 
-    With no more than k different weights the centroids are those weights, and sharing is exact.
+    With no more than k different weights the centroids are those weights, and sharing is exact. A
+    centroid that lost all of its weights goes where the error is largest.
 
     Args:
-        weights: [n], n >= 1.
+        weights: [n], n >= 1, finite.
         k: centroids, >= 2.
         start: centroids between the smallest and the largest weight ("linear", which keeps the few
             large weights best), at quantiles ("density"), or at weights by chance ("random").
         generator: for "random"; None for torch's own.
 
     Returns:
-        At most k values, sorted: a centroid without weights is left out.
+        k values, sorted; fewer where there are fewer different weights.
+
+    Raises:
+        SpecError: an option is out of range, or a weight is infinite or not a number.
     """
-    points = weights.detach().double().flatten()
-    different = _distinct(points)
-    if len(different) <= k:
-        return different.to(weights.dtype)
-    centroids = _start(points, different, k, start, generator)
+    require(
+        isinstance(k, int) and k >= 2, f"k was given {k!r}; expected a whole number, 2 or more."
+    )
+    require(start in STARTS, f"start was given {start!r}. {nearest(str(start), STARTS)}")
+    if not bool(weights.isfinite().all()):
+        raise SpecError("The weights hold NaN or infinite numbers; they cannot be clustered.")
+    points, counts = torch.unique(weights.detach().double(), return_counts=True)
+    if len(points) <= k:
+        few: Tensor = points.to(weights.dtype)
+        return few
+    centroids = _start(points, counts, k, start, generator)
     for _ in range(MOST_STEPS):
-        place = nearest_level(points, centroids)
-        counts = torch.bincount(place, minlength=len(centroids))
-        sums = torch.bincount(place, weights=points, minlength=len(centroids))
-        moved = _distinct((sums / counts)[counts > 0])
-        if len(moved) == len(centroids) and torch.equal(moved, centroids):
+        moved = _moved(points, counts, centroids)
+        if torch.equal(moved, centroids):
             break
         centroids = moved
-    return _distinct(centroids.to(weights.dtype))
+    return centroids.to(weights.dtype)
 
 
-def _distinct(points: Tensor) -> Tensor:
-    """Return the different values, ascending."""
-    values: Tensor = torch.unique(points)
-    return values
+def _moved(points: Tensor, counts: Tensor, centroids: Tensor) -> Tensor:
+    """Return the means of the clusters; empty ones at the points that err most."""
+    place = nearest_level(points, centroids)
+    k = len(centroids)
+    sizes = torch.bincount(place, weights=counts.double(), minlength=k)
+    sums = torch.bincount(place, weights=counts * points, minlength=k)
+    means = sums / sizes.clamp_min(1)
+    empty = sizes == 0
+    if bool(empty.any()):
+        errors = counts * (points - means[place]).square()
+        means[empty] = points[errors.topk(int(empty.sum())).indices]
+    return means.sort().values
 
 
 def _start(
-    points: Tensor, different: Tensor, k: int, start: str, generator: torch.Generator | None
+    points: Tensor, counts: Tensor, k: int, start: str, generator: torch.Generator | None
 ) -> Tensor:
     if start == "linear":
-        return torch.linspace(float(different[0]), float(different[-1]), k, dtype=points.dtype)
+        return torch.linspace(float(points[0]), float(points[-1]), k, dtype=points.dtype)
     if start == "density":
-        ranks = ((torch.arange(k) + 0.5) / k * len(points)).long()
-        return _distinct(points.sort().values[ranks])
-    return different[torch.randperm(len(different), generator=generator)[:k]].sort().values
+        ranks = (torch.arange(k) + 0.5) / k * counts.sum()
+        return points[torch.searchsorted(counts.cumsum(0), ranks.long(), right=True)]
+    return points[torch.randperm(len(points), generator=generator)[:k]].sort().values
 
 
 def share_weights(
@@ -122,12 +137,15 @@ def share_weights(
             )
         own = bits if isinstance(layer, nn.Linear) or conv_bits is None else conv_bits
         weight = layer.weight.detach()
+        if not bool(weight.isfinite().all()):
+            raise SpecError(f"The weights of layer '{path}' hold NaN or infinite numbers.")
         used = weight != 0
-        if _is_shared(weight, used, 2**own):
+        if takes_few_values(weight, 2**own):
             layer.weight.requires_grad_(False)  # its values and zeros are what they should be
             continue
         book = cluster(weight[used], 2**own, start, generator)
         place = torch.where(used, nearest_level(weight, book), -1)
+        layer.weight.requires_grad_(False)  # the code book is trained in its place
         parametrize.register_parametrization(layer, "weight", CodeBook(book, place))
         shared += 1
     if not shared:
@@ -136,16 +154,6 @@ def share_weights(
             "Use fewer bits, or leave it out."
         )
     return model
-
-
-def _is_shared(weight: Tensor, used: Tensor, k: int) -> bool:
-    """Say whether each channel takes k values already: low-bit weights with a scale a channel."""
-    for row, kept in zip(weight.flatten(1), used.flatten(1), strict=True):
-        values = len(_distinct(row[kept]))
-        # What few weights pruning left in a row differ from one another: they are not levels.
-        if values > k or 2 * values > int(kept.sum()):
-            return False
-    return True
 
 
 def _check(bits: object, conv_bits: object, start: object) -> None:
@@ -202,4 +210,5 @@ def weight_sharing(
         )
         return bake(run.plain().fit(model, settings=settings))
 
-    return Technique(train=AfterTraining(refine), finish_model=lambda model, data: bake(model))
+    after = AfterTraining(refine, chooses_values=True)
+    return Technique(train=after, finish_model=lambda model, data: bake(model))
