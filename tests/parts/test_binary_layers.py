@@ -127,6 +127,6 @@ def test_only_convolutions_with_binary_input_pad_anew():
         nn.Conv2d(2, 2, 3),
         nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
     )
-    pad_binary_inputs(model, 1.0)
+    pad_binary_inputs(model, 1.0, list(model)[1:])
     assert [type(m).__name__ for m in model] == ["Conv2d", "Sequential", "Conv2d", "Conv2d"]
     assert model[1].pad.value == 1.0

@@ -14,6 +14,9 @@ def test_real_ends():
         real_ends(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "real", "real")
     with pytest.raises(NoEffect, match="1 layer,"):
         real_ends(nn.Sequential(nn.Linear(2, 2)), "real", "binary")
+    assert real_ends(model, "levels", "real") == ("3",), "any other word means treated"
+    with pytest.raises(NoEffect, match="and last='real' would leave none for this technique"):
+        real_ends(nn.Sequential(nn.Linear(2, 2)), "levels", "real")
 
 
 def test_unknown_choices_name_the_nearest():

@@ -129,14 +129,14 @@ def test_it_goes_on_where_it_was():
     assert list(bop.state_dict()) == ["momenta"]
 
 
-def test_masks_on_signs_keep_zeros():
+def test_masks_on_signs_are_refused_and_on_other_layers_not():
     model = signs()
-    masks = add_masks(model)
-    masks["0"][1].mask[0] = 0
-    bop = Bop(model, gamma=1.0, threshold=0.0)
-    model(torch.randn(8, 4)).square().sum().backward()
-    bop.before_step()
-    assert not model[0].weight[0].any() and bool((model[0].weight[1:].abs() == 1).all())
+    add_masks(model, skip=["0"])
+    assert len(Bop(model).weights) == 1
+    model = signs()
+    add_masks(model)
+    with pytest.raises(SpecError, match="'0' is to be pruned.*by position.*optimizer='latent'"):
+        Bop(model)
 
 
 @pytest.mark.parametrize(

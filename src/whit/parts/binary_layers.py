@@ -9,13 +9,17 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from whit.errors import NoEffect, SpecError
 from whit.parts.activation_functions import RELU_LIKE, calling_module, require_uses
 from whit.parts.functional_activations import Replacement, swap_functional_activations
+from whit.parts.instance_thresholds import InstanceThreshold
 from whit.parts.levels import Levels, Rounding, Scale, find_levels
 from whit.parts.masks import find_masks
+from whit.parts.sign_readers import sign_readers
+from whit.parts.stochastic_firing import StochasticFire
 from whit.parts.straight_through import Sign, straight_through_sign
 from whit.parts.surgery import WEIGHTED, WeightedLayer, swap_modules, weighted_layers
 
@@ -40,6 +44,8 @@ ACTIVATIONS = (
     nn.Tanh,
     nn.Sigmoid,
 )
+# What techniques put in the place of activations.
+REPLACED = (Sign, InstanceThreshold, StochasticFire)
 
 
 class BinaryWeight(Levels):
@@ -76,7 +82,7 @@ def layers_to_binarize(
 
     Raises:
         NoEffect: no layer is left.
-        SpecError: the weights are pruned or quantised already.
+        SpecError: the weights are pruned or quantised already, or have no size yet.
     """
     layers = weighted_layers(model, skip)
     if find_masks(model):
@@ -87,7 +93,15 @@ def layers_to_binarize(
         )
     for path, layer in layers if weights else []:
         if parametrize.is_parametrized(layer, "weight"):
-            raise SpecError(f"The weight of layer '{path}' is quantised already; binarize it once.")
+            raise SpecError(
+                f"The weight of layer '{path}' is quantised already, by an earlier technique or "
+                f"call, and its levels would be lost. Use {name} or that one, not both."
+            )
+        if is_lazy(layer.weight):
+            raise SpecError(
+                f"Layer '{path}' is lazy: its weight has no size before the first forward call. "
+                f"Call the model once on an example, model(x), before {name}."
+            )
     return layers
 
 
@@ -107,11 +121,18 @@ def require_activations(
         otherwise: advice at the end of the message, such as "use activations=False".
 
     Raises:
-        NoEffect: it has none, or none is seen without an example.
+        NoEffect: it has none, none is seen without an example, or another technique replaced them.
         WhitError: the model fails on the example.
     """
     if has_activation_modules(model):
         return
+    replaced = [path for path, module in model.named_modules() if isinstance(module, REPLACED)]
+    if replaced:
+        kind = type(model.get_submodule(replaced[0])).__name__
+        raise NoEffect(
+            "The activations of this model are replaced already, by an earlier technique or call: "
+            f"'{replaced[0]}' is a {kind}. Use one technique for activations; else {otherwise}."
+        )
     if example is None:
         raise NoEffect(
             "The model has no activation module (torch.nn.ReLU and the like). Where its forward "
@@ -161,17 +182,32 @@ def _left_alone(x: Tensor) -> None:
     pass
 
 
-def pad_binary_inputs(model: nn.Module, value: float) -> None:
-    """Let every zero-padding convolution but the first, whose input is real, pad with a value.
+def padding_readers(
+    model: nn.Module, value: float, inputs: Sequence[Tensor] | None
+) -> list[nn.Module]:
+    """Return the layers that read nothing but signs once the activations are signs.
 
     Args:
-        model: its convolutions but the first read signs.
-        value: +1 or -1.
+        model: its activations are still there; it runs once, unless nothing would be padded anew.
+        value: to pad with; 0 leaves all as it is.
+        inputs: as `parts.sign_readers.sign_readers` takes them.
     """
-    first = weighted_layers(model)[0][1]
+    padded = [m for m in model.modules() if isinstance(m, CONVOLUTIONS) and pads_zeros(m)]
+    return sign_readers(model, ACTIVATIONS, inputs) if padded and value != 0 else []
+
+
+def pad_binary_inputs(model: nn.Module, value: float, readers: Sequence[nn.Module]) -> None:
+    """Let the zero-padding convolutions among some layers pad with a value instead.
+
+    Args:
+        model: is changed in place.
+        value: +1 or -1.
+        readers: the layers whose input is signs, see `parts.sign_readers`.
+    """
+    chosen = {id(layer) for layer in readers}
 
     def matches(module: nn.Module) -> bool:
-        return isinstance(module, CONVOLUTIONS) and module is not first and pads_zeros(module)
+        return isinstance(module, CONVOLUTIONS) and id(module) in chosen and pads_zeros(module)
 
     def padded(module: nn.Module) -> nn.Module:
         assert isinstance(module, CONVOLUTIONS)

@@ -65,8 +65,8 @@ class Architecture:
         """Check sizes and names."""
         _check_counts("layers", self.layers, 1)
         for name in ("growth", "filters", "multiple"):
-            _check_counts(name, (getattr(self, name),), 1)
-        _check_counts("bottleneck", (self.bottleneck,), 0)
+            _check_count(name, getattr(self, name), 1)
+        _check_count("bottleneck", self.bottleneck, 0)
         blocks = len(self.layers)
         if len(self.reductions) != blocks - 1 or not all(_is_divisor(r) for r in self.reductions):
             raise SpecError(
@@ -110,12 +110,20 @@ class Architecture:
         return conv
 
 
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if not _is_count(value, least):
+        raise SpecError(f"{name} was given {value!r}; expected a whole number, {least} or more.")
+
+
 def _check_counts(name: str, values: object, least: int) -> None:
-    good = isinstance(values, tuple) and all(
-        isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values
-    )
+    good = isinstance(values, tuple) and all(_is_count(v, least) for v in values)
     if not good or not values:
-        raise SpecError(f"{name} was given {values!r}; expected whole numbers, {least} or more.")
+        shown = list(values) if isinstance(values, tuple) else values
+        raise SpecError(f"{name} was given {shown!r}; expected whole numbers, {least} or more.")
 
 
 def _is_divisor(value: object) -> bool:

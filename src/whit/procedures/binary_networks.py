@@ -1,4 +1,4 @@
-"""What the techniques for binary networks ask of their options and of a model."""
+"""What techniques for weights of few bits ask of their options and of a model."""
 
 from __future__ import annotations
 
@@ -34,17 +34,23 @@ def check_ends(first: object, last: object) -> None:
     check_choice("last", last, ENDS)
 
 
-def real_ends(model: nn.Module, first: Ends, last: Ends) -> tuple[str, ...]:
+def real_ends(model: nn.Module, first: str, last: str) -> tuple[str, ...]:
     """Return the paths of the first and the last layer where their weights stay real.
 
+    Args:
+        model: any module with linear or convolution layers.
+        first: "real", or anything else where the first layer is treated as all others.
+        last: the same for the last layer.
+
     Raises:
-        NoEffect: no layer of the model would be binary.
+        NoEffect: no layer of the model would be treated.
     """
     paths = [path for path, _ in weighted_layers(model)]
     skip = paths[:1] * (first == "real") + paths[-1:] * (last == "real")
     if len(skip) >= len(paths):
+        given = ["first='real'"] * (first == "real") + ["last='real'"] * (last == "real")
         raise NoEffect(
-            f"The model has {len(paths)} layer{'s' * (len(paths) > 1)}, and first='real', "
-            "last='real' leave none binary."
+            f"The model has {len(paths)} layer{'s' * (len(paths) > 1)}, and "
+            f"{' and '.join(given)} would leave none for this technique to change."
         )
     return tuple(skip)

@@ -13,7 +13,7 @@ from whit.core.hook import Hook, Plan
 from whit.core.options import is_number, require
 from whit.errors import NoEffect
 from whit.parts.levels import leveled_layers
-from whit.parts.masks import latent_weight
+from whit.parts.masks import find_masks, latent_weight
 from whit.parts.straight_through import binary_sign
 from whit.parts.surgery import WEIGHTED
 
@@ -85,7 +85,8 @@ class Bop(Hook):
         threshold: averages up to this size flip nothing, >= 0; infinity flips nothing at all.
 
     Raises:
-        SpecError: an option is out of range.
+        SpecError: an option is out of range, or these weights are pruned: their magnitudes are all
+            1, so they would fall by position.
         NoEffect: no weight is -1 and +1 only.
     """
 
@@ -107,7 +108,18 @@ class Bop(Hook):
             raise NoEffect(
                 "Bop found no layer whose weights are -1 and +1 only; there is nothing to flip."
             )
+        self._refuse_masks(model)
         self.momenta = [torch.zeros_like(w, requires_grad=False) for w in self.weights]
+
+    def _refuse_masks(self, model: nn.Module) -> None:
+        flipped = {id(weight) for weight in self.weights}
+        for path, (layer, _) in find_masks(model).items():
+            require(
+                id(latent_weight(layer)) not in flipped,
+                f"Layer '{path}' is to be pruned, and Bop keeps no latent weights: all magnitudes "
+                "are 1, so weights would fall by position, not by size. Prune with latent weights: "
+                "optimizer='latent'.",
+            )
 
     def before_step(self) -> None:
         """Average the gradients, flip, and take the gradients away from the optimiser."""

@@ -8,6 +8,7 @@ from whit.core.execution import Conditions, execute, train
 from whit.core.fit import Progress
 from whit.errors import NoEffect, SpecError
 from whit.methods.low_bit.binarized_network import binarize, binarized_network, binary_layers
+from whit.methods.low_bit.ternary_network import ternary_network
 from whit.methods.sparse.one_cycle_pruning import one_cycle_pruning
 from whit.packing import pack
 from whit.parts.channel_gates import RealToBinary
@@ -100,12 +101,19 @@ def test_a_model_without_batch_norm_has_nothing_to_shift():
         ({"stochastic": "weight"}, "'weights'"),
         ({"batch_norm": "shifted"}, "'shift'"),
         ({"optimizer": "adam"}, "bop"),
-        ({"optimizer": "bop"}, "scale='none'"),
+        ({"optimizer": "bop"}, "Write scale='none'"),
         ({"optimizer": "bop", "scale": "none", "stochastic": "weights"}, "stochastic"),
         ({"optimizer": "bop", "scale": "none", "weights": False}, "weights=True"),
         ({"stochastic": "both", "weights": False}, "binary weights"),
         ({"stochastic": "activations", "activations": False}, "binary activations"),
         ({"scale": "real_to_binary", "activations": False}, "real_to_binary"),
+        ({"weights": "no"}, "weights was given 'no'"),
+        ({"activations": 0}, "activations was given 0"),
+        ({"activations": False, "window": 2.0}, "window has no effect"),
+        ({"activations": False, "padding": "zero"}, "padding has no effect"),
+        ({"activations": False, "gradient": "approxsign"}, "gradient has no effect"),
+        ({"flip_gamma": 0.5}, "no effect without optimizer='bop'"),
+        ({"flip_threshold": 0}, "no effect without optimizer='bop'"),
         ({"flip_gamma": 2}, "gamma"),
         ({"flip_threshold": "low"}, "threshold"),
     ],
@@ -152,10 +160,58 @@ def test_gated_convolutions_train_and_pack_in_a_whole_run():
     assert formats["conv2.conv"] == formats["head.conv"] == "bits"
 
 
-def test_bop_and_pruning_give_zeros_among_signs():
+def test_bop_and_pruning_are_refused_with_what_works():
     task = toy_classification()
     technique = binarized_network(scale="none", optimizer="bop") + one_cycle_pruning(sparsity=0.5)
-    model = train(task, technique, task.settings.changed(epochs=2), Conditions()).model
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear):
-            assert set(layer.weight.unique().tolist()) <= {-1.0, 0.0, 1.0}
+    with pytest.raises(SpecError, match="by position.*optimizer='latent'"):
+        train(task, technique, task.settings.changed(epochs=2), Conditions())
+
+
+class Branches(nn.Module):
+    """Two first layers, and one right behind another."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+        self.norm, self.relu = nn.BatchNorm2d(4), nn.ReLU()
+        self.read, self.behind = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.behind(self.read(self.relu(self.norm(self.a(x) + self.b(x)))))
+
+
+def test_only_layers_that_read_activations_are_padded_with_signs():
+    model = binarize(Branches(), example=torch.ones(2, 1, 6, 6))
+    assert model.a.padding == model.b.padding == model.behind.padding == (1, 1)
+    assert model.read.pad.value == -1.0
+    model = binarize(Branches())
+    assert model.b.pad.value == -1.0, "without an example the order of registration decides"
+
+
+def test_only_layers_that_read_activations_are_gated():
+    model = binarize(Branches(), scale="real_to_binary", example=torch.randn(2, 1, 6, 6))
+    assert isinstance(model.read, RealToBinary)
+    assert isinstance(model.b, nn.Conv2d) and isinstance(model.behind, nn.Conv2d)
+    assert sum(isinstance(m, Sign) for m in model.modules()) == 1
+
+
+def test_the_technique_looks_at_training_samples():
+    data = toy_frames().load()
+
+    class Frames(Branches):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    model = binarized_network().prepare_model(Frames(), data)
+    assert isinstance(model.b, nn.Conv2d) and isinstance(model.read, nn.Sequential)
+
+
+def test_lazy_layers_and_replaced_activations_are_named():
+    with pytest.raises(SpecError, match="'0' is lazy.*model\\(x\\)"):
+        binarize(nn.Sequential(nn.LazyLinear(3), nn.ReLU()))
+    task = toy_classification()
+    data = task.load()
+    teacher = ternary_network().prepare_model(task.build(data), data)
+    with pytest.raises(NoEffect, match="replaced already.*StochasticFire"):
+        binarized_network().prepare_model(teacher, data)

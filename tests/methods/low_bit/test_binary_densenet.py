@@ -14,6 +14,7 @@ from whit.methods.low_bit.binary_densenet import (
     binary_densenet,
     small_architecture,
 )
+from whit.methods.low_bit.weight_sharing import weight_sharing
 from whit.methods.sparse.one_cycle_pruning import one_cycle_pruning
 from whit.parts.binary_layers import binary_layers
 from whit.parts.dense_network import BinaryDenseNet
@@ -146,6 +147,15 @@ def test_pruning_after_it_gives_ternary_layers():
     assert set(model.steps.block2_layer1.new.conv.weight.unique().tolist()) <= {-1.0, 0.0, 1.0}
 
 
+def test_what_acts_after_training_acts_on_its_network_in_either_order():
+    task, dense = image_task(), binary_densenet(**TINY)
+    settings = task.settings.changed(epochs=1, batch_size=32)
+    for technique in (weight_sharing(bits=2) + dense, dense + weight_sharing(bits=2)):
+        model = train(task, technique, settings, Conditions()).model
+        assert isinstance(model, BinaryDenseNet)
+        assert model.steps.stem.weight.unique().numel() <= 4
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -153,8 +163,11 @@ def test_pruning_after_it_gives_ternary_layers():
         ({"layers": 4}, "layers"),
         ({"layers": []}, "layers"),
         ({"layers": [2, 0]}, "layers"),
-        ({"growth": 0}, "growth"),
-        ({"reduction": 0.5}, "reductions"),
+        ({"growth": 0}, "growth was given 0; expected a whole number"),
+        ({"bottleneck": True}, "bottleneck was given True"),
+        ({"reduction": 0.5}, r"reduction was given 0\.5"),
+        ({"reduction": True}, "reduction was given True"),
+        ({"layers": [3], "reduction": 2}, "no effect with one block"),
         ({"clip": 0}, "clip"),
         ({"window": -1.0}, "window"),
         ({"gradient": "relu"}, "approxsign"),

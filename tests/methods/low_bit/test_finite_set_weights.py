@@ -80,7 +80,7 @@ def test_ends_may_stay_real():
     result = whit.execute(task, total, task.settings.changed(epochs=1))
     bits = [row.bits for row in level_summary(result.model)]
     assert bits[0] > 1 and bits[-1] > 1 and set(bits[1:-1]) == {1}
-    with pytest.raises(NoEffect, match="no layer of this model"):
+    with pytest.raises(NoEffect, match="would leave none"):
         whit.execute(
             whit.task("iris(model='mlp2')"), total, task.settings.changed(epochs=1, batch_size=15)
         )

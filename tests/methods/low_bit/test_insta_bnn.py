@@ -5,7 +5,8 @@ from torch import nn
 from whit.core.execution import Conditions, execute, train
 from whit.errors import NotApplicable, SpecError
 from whit.methods.low_bit.binarized_network import binarize
-from whit.methods.low_bit.insta_bnn import Instance, activation_maps, insta_bnn, instance_binarize
+from whit.methods.low_bit.binary_densenet import binary_densenet
+from whit.methods.low_bit.insta_bnn import Instance, insta_bnn, instance_binarize
 from whit.methods.sparse.one_cycle_pruning import one_cycle_pruning
 from whit.packing import pack
 from whit.parts.binary_layers import binary_layers
@@ -64,6 +65,8 @@ def test_chosen_activations():
         made(Instance(activations=("2", "10")))
     with pytest.raises(NotApplicable, match="'6' works on maps of 4 values, below 9"):
         made(Instance(activations=("6",)))
+    with pytest.raises(NotApplicable, match="or a smaller smallest_map"):
+        made(Instance(smallest_map=1000))
     with pytest.raises(SpecError, match="names '3'"):
         made(Instance(activations=("3",)))
 
@@ -78,9 +81,6 @@ def test_maps_of_modules_that_cannot_be_told_are_refused():
         def forward(self, x):
             return self.relu(self.second(self.relu(self.first(x))))
 
-    found = {one.path: one for one in activation_maps(Twice(), (X,))}
-    assert found["relu"].shapes == [(4, 6, 6), (5, 4, 4)]
-    assert "own module" in found["relu"].unfit(2) and "not called" in found["never"].unfit(2)
     with pytest.raises(NotApplicable, match="own module"):
         instance_binarize(Twice(), X)
 
@@ -92,8 +92,33 @@ def test_maps_of_modules_that_cannot_be_told_are_refused():
 )
 def test_vectors_are_refused_in_words(task, words):
     data = task.load()
-    with pytest.raises(NotApplicable, match=words):
+    with pytest.raises(NotApplicable, match=words) as caught:
         insta_bnn().prepare_model(task.build(data), data)
+    assert "smallest_map" not in str(caught.value), "no map size would help"
+
+
+class Parallel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+        self.relu, self.last = nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.last(self.relu(self.a(x) + self.b(x)))
+
+
+def test_a_second_layer_that_reads_the_input_keeps_its_zeros():
+    model = instance_binarize(Parallel(), X)
+    assert model.a.padding == model.b.padding == (1, 1)
+    assert model.last.pad.value == -1.0
+
+
+def test_layers_of_few_bits_are_not_made_binary_again():
+    task = toy_frames()
+    with pytest.raises(SpecError, match="quantised already.*insta_bnn or that one, not both"):
+        train(
+            task, binary_densenet(layers=[1], growth=4) + insta_bnn(), task.settings, Conditions()
+        )
 
 
 def test_many_refused_activations_are_counted():
@@ -152,7 +177,14 @@ def test_the_sum_with_pruning_gives_ternary_weights():
         ({"statistic": "median"}, "cubic"),
         ({"reduction": 0}, "reduction"),
         ({"smallest_map": 1}, "its own mean"),
+        ({"smallest_map": True}, "smallest_map was given True; expected a whole number"),
         ({"activations": "relu1"}, "list"),
+        ({"activations": 5}, "activations was given 5; expected a list"),
+        ({"activations": [5]}, r"activations was given \[5\]; expected a list"),
+        ({"reduction": 4}, "no effect without plus=True"),
+        ({"plus": "no"}, "plus was given 'no'"),
+        ({"detach": 3}, "detach was given 3"),
+        ({"prelu": None}, "prelu was given None"),
         ({"window": 0}, "window"),
         ({"gradient": "relu"}, "approxsign"),
         ({"scale": "chanel"}, "'channel'"),

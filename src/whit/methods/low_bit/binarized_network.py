@@ -5,24 +5,21 @@ Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, "Binarized Neural Networks", 2
 
     weight      w_b = scale * b(w),  b(x) = +1 if x >= 0 else -1   (so b(0) = +1)
     activation  a   = b(x),          da/dx = 1 where |x| <= window, else 0
-    latent      w  <- clip(w, -1, 1) after each step; its gradient is that of w_b
+    latent      w  <- clip(w, -1, 1) after each step; its gradient is that of w_b times the scale,
+                and what moves the scale
 
 A dot product of n such values is n - 2 popcount(w xor a); batch norm and sign fold into one integer
 threshold a channel when the network is packed.
 
-Options add what later work changed: signs by chance, the ApproxSign gradient, shift-based batch
-norm, flips without latent weights (Bop), and channel scales computed from the input
-(real-to-binary).
+Options of later work, and deviations from the paper: see the card `binarized_network.md`.
 
 Shapes: any `nn.Linear` or `nn.Conv1d/2d/3d`; weights keep their shape.
-
-Deviations from the paper: see the card `binarized_network.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -31,24 +28,26 @@ from torch.nn.utils import parametrize
 
 from whit.core.data import Data
 from whit.core.hook import Hook, Plan
-from whit.core.options import require
+from whit.core.options import check_flag, require
 from whit.core.technique import Technique, technique
 from whit.parts.binary_layers import (
+    ACTIVATIONS,
     PADDINGS,
     BinaryWeight,
     Padding,
     drop_activations,
-    has_activation_modules,
     layers_to_binarize,
     pad_binary_inputs,
+    padding_readers,
     require_activations,
     sign_activations,
 )
 from whit.parts.binary_layers import binary_layers as binary_layers
 from whit.parts.channel_gates import gate_convolutions
 from whit.parts.shift_batch_norm import shift_batch_norms
+from whit.parts.sign_readers import activation_readers
 from whit.parts.straight_through import GRADIENTS, Gradient, Sign, check_sign
-from whit.parts.surgery import WeightedLayer, bake, weighted_layers
+from whit.parts.surgery import WeightedLayer, bake
 from whit.procedures.binary_networks import Ends, check_choice, check_ends, real_ends
 from whit.procedures.latent_weights import (
     Bop,
@@ -69,6 +68,8 @@ KNOWN = {
     "batch_norm": ("real", "shift"),
     "optimizer": ("latent", "bop"),
 }
+FLIP_GAMMA, FLIP_THRESHOLD = 1e-3, 1e-6
+OF_ACTIVATIONS = ("window", "padding", "gradient")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Binary:
             weights, an average of gradients flips the signs.
 
     Raises:
-        SpecError: an option is out of range, or two of them contradict each other.
+        SpecError: an option is out of range, contradicts another, or has no effect beside it.
     """
 
     weights: bool = True
@@ -109,7 +110,12 @@ class Binary:
         """Check each option, and that they fit each other."""
         for name, known in KNOWN.items():
             check_choice(name, getattr(self, name), known)
+        for name in ("weights", "activations"):
+            check_flag(name, getattr(self, name))
         check_sign(self.window, self.gradient)
+        self._check_together()
+
+    def _check_together(self) -> None:
         require(
             self.weights or self.activations,
             "weights and activations are both False: nothing would change.",
@@ -123,12 +129,19 @@ class Binary:
             self.scale != "real_to_binary" or (self.weights and self.activations),
             "scale='real_to_binary' needs binary weights and activations.",
         )
-        require(
-            self.optimizer != "bop"
-            or (self.weights and self.scale in ("none", "real_to_binary") and not self.by_chance),
-            "optimizer='bop' moves weights that are +1 and -1 themselves: it needs weights=True, "
-            "scale='none' or 'real_to_binary', and no stochastic weights.",
-        )
+        bop = "optimizer='bop' moves weights that are +1 and -1 themselves"
+        if self.optimizer == "bop":
+            require(self.weights, f"{bop}: it needs weights=True.")
+            require(
+                self.scale in ("none", "real_to_binary"),
+                f"{bop}. Write scale='none' (or 'real_to_binary'), not {self.scale!r}.",
+            )
+            require(not self.by_chance, f"{bop}: it needs no stochastic weights.")
+        for one in [f for f in fields(self) if f.name in OF_ACTIVATIONS]:
+            require(
+                self.activations or getattr(self, one.name) == one.default,
+                f"{one.name} has no effect with activations=False: leave it out.",
+            )
 
     @property
     def by_chance(self) -> bool:
@@ -159,10 +172,9 @@ def binarize(  # noqa: PLR0913 - the options of one technique, all by name
 ) -> nn.Module:
     """Make a model's weights and activations binary, in place, and return it.
 
-    Use it before the optimiser is made, or after: latent weights stay the parameters that they
-    were. Activation modules (ReLU and the like) become `Sign`, and so do calls of `torch.relu` and
-    its likes in a `forward` of your own; calls of tanh and sigmoid, which are mostly gates or
-    outputs, stay.
+    The optimiser may be made before or after: latent weights stay the parameters that they were.
+    Activation modules (ReLU and the like) become `Sign`, and so do calls of `torch.relu` and its
+    likes in a `forward` of your own; calls of tanh and sigmoid, mostly gates or outputs, stay.
 
     Args:
         model: any module with linear or convolution layers and activations.
@@ -176,8 +188,11 @@ def binarize(  # noqa: PLR0913 - the options of one technique, all by name
         batch_norm: see there.
         optimizer: see there.
         skip: paths or child names of layers whose weights stay real.
-        example: what the model is called with, or a tuple of its inputs. A model without
-            activation modules is run on it once, to see that it calls activation functions.
+        example: what the model is called with, or a tuple of its inputs. The model is run on it to
+            see which layers read activations (they are padded with signs, and gated by
+            scale="real_to_binary"), or that it calls activation functions. Without it, all layers
+            but the first in registration order count as reading activations: wrong for two first
+            layers side by side, and for a layer right behind another one.
 
     Raises:
         NoEffect: there is nothing to make binary.
@@ -193,7 +208,8 @@ def binarize(  # noqa: PLR0913 - the options of one technique, all by name
     if how.batch_norm == "shift":
         shift_batch_norms(model)
     if how.activations:
-        _binarize_activations(model, how)
+        inputs = example if isinstance(example, tuple) or example is None else (example,)
+        _binarize_activations(model, how, inputs)
     if how.weights:
         _binarize_weights([layer for _, layer in layers], how)
     return model
@@ -209,16 +225,16 @@ def _binarize_weights(layers: Sequence[WeightedLayer], how: Binary) -> None:
         parametrize.register_parametrization(layer, "weight", levels)
 
 
-def _binarize_activations(model: nn.Module, how: Binary) -> None:
+def _binarize_activations(model: nn.Module, how: Binary, inputs: tuple[Tensor, ...] | None) -> None:
     value = PADDINGS[how.padding]
     if how.scale == "real_to_binary":
-        reading = [layer for _, layer in weighted_layers(model)[1:]]
+        reading = activation_readers(model, ACTIVATIONS, inputs)
         gate_convolutions(model, reading, how.sign, value)
         drop_activations(model)
         return
+    readers = padding_readers(model, value, inputs)
     sign_activations(model, how.sign)
-    if value != 0:
-        pad_binary_inputs(model, value)
+    pad_binary_inputs(model, value, readers)
 
 
 @technique
@@ -235,8 +251,8 @@ def binarized_network(  # noqa: PLR0913 - the options of one technique, all by n
     stochastic: Stochastic = "none",
     batch_norm: BatchNorm = "real",
     optimizer: Optimizer = "latent",
-    flip_gamma: float = 1e-3,
-    flip_threshold: float = 1e-6,
+    flip_gamma: float = FLIP_GAMMA,
+    flip_threshold: float = FLIP_THRESHOLD,
 ) -> Technique:
     """Train with weights and activations of +1 and -1.
 
@@ -262,12 +278,15 @@ def binarized_network(  # noqa: PLR0913 - the options of one technique, all by n
     )
     check_ends(first, last)
     check_bop(flip_gamma, flip_threshold)
+    require(
+        optimizer == "bop" or (flip_gamma == FLIP_GAMMA and flip_threshold == FLIP_THRESHOLD),
+        "flip_gamma and flip_threshold have no effect without optimizer='bop': leave them out.",
+    )
 
     def prepare(model: nn.Module, data: Data) -> nn.Module:
         skip = real_ends(model, first, last) if weights else ()
-        example = None
-        if activations and not has_activation_modules(model):
-            example = data.train.batch(torch.arange(min(2, len(data.train)))).inputs
+        samples = torch.arange(min(2, len(data.train)))
+        example = data.train.batch(samples).inputs if activations else None
         return binarize(model, skip=skip, example=example, **vars(how))
 
     def flips(model: nn.Module, plan: Plan) -> Hook:

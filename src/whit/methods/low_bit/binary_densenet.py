@@ -101,6 +101,8 @@ def binary_densenet(  # noqa: PLR0913 - the options of one technique, all by nam
     check_choice("variant", variant, ("small", *VARIANTS))
     require(is_number(clip) and clip > 0, f"clip was given {clip!r}; expected a finite number > 0.")
 
+    _check_blocks(layers, reduction)
+
     def plan(pixels: int) -> Architecture:
         base = small_architecture(pixels) if variant == "small" else VARIANTS[variant]
         blocks = base.layers if layers is None else tuple(layers)
@@ -122,10 +124,6 @@ def binary_densenet(  # noqa: PLR0913 - the options of one technique, all by nam
             transitions=transitions,
         )
 
-    require(
-        layers is None or isinstance(layers, list | tuple),
-        f"layers was given {layers!r}; expected a list of numbers, [4, 4, 4].",
-    )
     plan(MANY_PIXELS)  # options out of range are said at the call
 
     def prepare(model: nn.Module, data: Data) -> nn.Module:
@@ -142,6 +140,23 @@ def binary_densenet(  # noqa: PLR0913 - the options of one technique, all by nam
         hooks=(lambda model, plan: ClipLatentWeights(model, plan, clip),),
         finish_model=lambda model, data: bake(model),
     )
+
+
+def _check_blocks(layers: object, reduction: float | None) -> None:
+    require(
+        layers is None or isinstance(layers, list | tuple),
+        f"layers was given {layers!r}; expected a list of numbers, [4, 4, 4].",
+    )
+    require(
+        reduction is None or (is_number(reduction) and reduction >= 1),
+        f"reduction was given {reduction!r}; expected a finite number, 1 or more.",
+    )
+    if isinstance(layers, list | tuple) and len(layers) == 1:
+        require(
+            reduction is None,
+            f"reduction={reduction!r} has no effect with one block, layers={list(layers)}: "
+            "transitions lie between blocks. Leave it out.",
+        )
 
 
 def _refuse_changed(model: nn.Module) -> None:

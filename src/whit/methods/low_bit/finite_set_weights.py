@@ -25,7 +25,7 @@ from torch.nn.utils import parametrize
 from whit.core.data import Data
 from whit.core.options import nearest, require
 from whit.core.technique import Technique, technique
-from whit.errors import NoEffect, SpecError
+from whit.errors import SpecError
 from whit.parts.levels import (
     Levels,
     Rounding,
@@ -38,6 +38,7 @@ from whit.parts.levels import (
 )
 from whit.parts.masks import find_masks
 from whit.parts.surgery import bake, weighted_layers
+from whit.procedures.binary_networks import real_ends
 from whit.procedures.latent_weights import ClipLatentWeights
 
 End = Literal["levels", "real"]
@@ -132,13 +133,8 @@ def finite_set_weights(
         require(value in ENDS, f"{name} was given {value!r}. {nearest(str(value), ENDS)}")
 
     def prepare(model: nn.Module, data: Data) -> nn.Module:
-        paths = [path for path, _ in weighted_layers(model)]
-        skip = paths[:1] * (first == "real") + paths[-1:] * (last == "real")
-        if len(skip) >= len(paths):
-            raise NoEffect(
-                "With first='real' and last='real' no layer of this model is left for the values."
-            )
-        return take_from_set(model, values, scale=scale, rounding=rounding, skip=tuple(skip))
+        skip = real_ends(model, first, last)
+        return take_from_set(model, values, scale=scale, rounding=rounding, skip=skip)
 
     return Technique(
         prepare_model=prepare,

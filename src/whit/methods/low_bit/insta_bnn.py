@@ -15,7 +15,6 @@ What of this is our reconstruction: see the card `insta_bnn.md`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from whit.core.data import Data
-from whit.core.options import nearest, require
+from whit.core.options import check_flag, nearest, require
 from whit.core.technique import Technique, technique
 from whit.errors import NotApplicable
+from whit.parts.activation_maps import ActivationMap, activation_maps
 from whit.parts.binary_layers import (
     ACTIVATIONS,
     PADDINGS,
@@ -34,6 +34,7 @@ from whit.parts.binary_layers import (
     Padding,
     layers_to_binarize,
     pad_binary_inputs,
+    padding_readers,
     sign_activations,
 )
 from whit.parts.instance_thresholds import (
@@ -49,6 +50,7 @@ from whit.procedures.binary_networks import Ends, check_choice, check_ends, real
 from whit.procedures.latent_weights import ClipLatentWeights
 
 MOST_NAMED = 3
+REDUCTION = 16
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Instance:
 
     statistic: Statistic = "cubic"
     plus: bool = False
-    reduction: int = 16
+    reduction: int = REDUCTION
     detach: bool = False
     prelu: bool = False
     smallest_map: int = 9
@@ -85,15 +87,19 @@ class Instance:
         """Check ranges."""
         check_instance_options(self.statistic, self.reduction)
         check_sign(self.window, self.gradient)
+        for name in ("plus", "detach", "prelu"):
+            check_flag(name, getattr(self, name))
         require(
-            isinstance(self.smallest_map, int) and self.smallest_map >= 2,
-            f"smallest_map was given {self.smallest_map!r}; expected a number of values, 2 or more "
+            self.plus or self.reduction == REDUCTION,
+            f"reduction={self.reduction!r} has no effect without plus=True: leave it out.",
+        )
+        least = self.smallest_map
+        require(
+            isinstance(least, int) and not isinstance(least, bool) and least >= 2,
+            f"smallest_map was given {least!r}; expected a whole number of values, 2 or more "
             "(one value is its own mean).",
         )
-        require(
-            not isinstance(self.activations, str),
-            f"activations was given {self.activations!r}; expected a list of paths.",
-        )
+        check_paths(self.activations)
 
     def made(self, channels: int) -> nn.Module:
         """Return the module that takes the place of one activation."""
@@ -110,6 +116,19 @@ class Instance:
             return threshold
         # The cubic moment is for the sign; a shift asks where the values lie.
         return nn.Sequential(InstancePReLU(channels, detach=self.detach), threshold)
+
+
+def check_paths(activations: object) -> None:
+    """Refuse anything but a list or tuple of paths.
+
+    Raises:
+        SpecError: it is something else.
+    """
+    paths = activations if isinstance(activations, list | tuple) else [None]
+    require(
+        all(isinstance(path, str) for path in paths),
+        f"activations was given {activations!r}; expected a list of paths, ['relu1'].",
+    )
 
 
 def instance_binarize(
@@ -144,76 +163,14 @@ def instance_binarize(
     check_choice("padding", padding, tuple(PADDINGS))
     layers = layers_to_binarize(model, "insta_bnn", skip)
     inputs = example if isinstance(example, tuple) else (example,)
-    channels = _chosen(activation_maps(model, inputs), how)
+    channels = _chosen(activation_maps(model, ACTIVATIONS, inputs), how)
+    readers = padding_readers(model, PADDINGS[padding], inputs)
     swap_modules(model, lambda m: id(m) in channels, lambda m: how.made(channels[id(m)]))
     sign_activations(model, Sign(how.window, how.gradient))
-    if padding != "zero":
-        pad_binary_inputs(model, PADDINGS[padding])
+    pad_binary_inputs(model, PADDINGS[padding], readers)
     for _, layer in layers:
         parametrize.register_parametrization(layer, "weight", BinaryWeight(scale))
     return model
-
-
-@dataclass(frozen=True)
-class ActivationMap:
-    """What one activation module works on.
-
-    Attributes:
-        path: of the module.
-        module: itself.
-        shapes: of one sample's values at each of its calls.
-        tokens: axis 1 counts positions of a sequence, not channels.
-    """
-
-    path: str
-    module: nn.Module
-    shapes: list[tuple[int, ...]]
-    tokens: bool
-
-    def unfit(self, smallest_map: int) -> str:
-        """Return why it gets no threshold of its own, "" where it can."""
-        if not self.shapes:
-            return "is not called with the example"
-        if len({shape[0] for shape in self.shapes}) > 1:
-            return "is called with different numbers of channels; give each place its own module"
-        if any(len(shape) < 2 for shape in self.shapes):
-            return "works on vectors, which have no map to take statistics over"
-        if self.tokens and any(len(shape) == 2 for shape in self.shapes):
-            return "works on vectors of a sequence, which are no channels"
-        values = min(math.prod(shape[1:]) for shape in self.shapes)
-        if values < smallest_map:
-            return f"works on maps of {values} value{'s' * (values > 1)}, below {smallest_map}"
-        return ""
-
-
-def activation_maps(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[ActivationMap]:
-    """Run a model once in evaluation mode and return what its activation modules work on.
-
-    Args:
-        model: any module.
-        inputs: what it is called with.
-    """
-    tokens = not any(isinstance(module, nn.Conv1d) for module in model.modules())
-    found = [
-        ActivationMap(path, module, [], tokens)
-        for path, module in model.named_modules()
-        if isinstance(module, ACTIVATIONS)
-    ]
-    handles = [
-        one.module.register_forward_hook(
-            lambda module, given, output, one=one: one.shapes.append(tuple(output.shape[1:]))
-        )
-        for one in found
-    ]
-    training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(*inputs)
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    return found
 
 
 def _chosen(found: Sequence[ActivationMap], how: Instance) -> dict[int, int]:
@@ -228,9 +185,10 @@ def _chosen(found: Sequence[ActivationMap], how: Instance) -> dict[int, int]:
         more = len(refused) - MOST_NAMED
         said = "; ".join(refused[:MOST_NAMED]) or "the model has no activation modules"
         said += f"; and {more} more" if more > 0 else ""
+        smaller = any(not one.unfit(2) for one in wanted if reasons[one.path])
         raise NotApplicable(
             f"insta_bnn needs activation modules on maps [batch, channels, height, width]: {said}. "
-            "Use binarized_network, or a smaller smallest_map."
+            f"Use binarized_network{', or a smaller smallest_map' * smaller}."
         )
     return {id(one.module): one.shapes[0][0] for one in wanted if not reasons[one.path]}
 
@@ -240,7 +198,7 @@ def insta_bnn(  # noqa: PLR0913 - the options of one technique, all by name
     *,
     statistic: Statistic = "cubic",
     plus: bool = False,
-    reduction: int = 16,
+    reduction: int = REDUCTION,
     detach: bool = False,
     prelu: bool = False,
     smallest_map: int = 9,
@@ -269,10 +227,7 @@ def insta_bnn(  # noqa: PLR0913 - the options of one technique, all by name
         first: weights of the first layer, "binary" (its input stays real) or "real".
         last: weights of the last layer, "binary" or "real".
     """
-    require(
-        not isinstance(activations, str),
-        f"activations was given {activations!r}; expected a list of paths, ['relu1'].",
-    )
+    check_paths(activations)
     how = Instance(
         statistic=statistic,
         plus=plus,
