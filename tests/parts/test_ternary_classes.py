@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from whit.parts.ternary_classes import ClassNeurons
+from whit.parts.ternary_search import Candidates, SearchOptions
 
 
 def problem(seed=0, classes=4, inputs=16, samples=600):
@@ -55,8 +56,6 @@ def test_sweeps_never_fall_and_beat_the_start():
 
 
 def test_one_neuron_among_fixed_ones_is_the_best_of_its_candidates():
-    from whit.parts.ternary_search import Candidates, SearchOptions
-
     weight, x, labels = problem(inputs=6, samples=200)
     neurons = ClassNeurons(weight, x, labels, SearchOptions(1.0, 10**6))
     neurons.start_alone()
@@ -67,8 +66,9 @@ def test_one_neuron_among_fixed_ones_is_the_best_of_its_candidates():
     for plus in range(candidates.most_plus + 1):
         for minus in range(candidates.most_minus + 1):
             for offset in range(-20, 21):
-                neurons.weight[3] = candidates.weight(plus, minus)
-                neurons.offset[3] = offset
+                weights, offsets = neurons.weight.copy(), neurons.offset.copy()
+                weights[3], offsets[3] = candidates.weight(plus, minus), offset
+                neurons.use(weights, offsets)
                 best = max(best, neurons.accuracy())
     assert end == pytest.approx(best)
 
@@ -80,3 +80,26 @@ def test_a_class_without_samples():
     neurons.start_alone()
     neurons.sweep()
     assert not (neurons.scores().argmax(0) == 2).any()
+
+
+@pytest.mark.parametrize("largest", [1, 127, 30_000])
+def test_kept_scores_are_those_of_the_weights(largest):
+    weight, x, labels = problem(samples=5000)  # more than one chunk
+    x = (x * largest).astype(np.int16)
+    neurons = ClassNeurons(weight, x, labels, SearchOptions(most_candidates=16))
+    for step in (neurons.start_alone, neurons.sweep, neurons.fit_offsets):
+        step()
+        expected = neurons.weight.astype(np.int64) @ x.astype(np.int64) + neurons.offset[:, None]
+        assert np.array_equal(neurons.scores(), expected)
+
+
+def test_the_work_of_a_sweep_is_counted():
+    weight, x, labels = problem()
+    neurons = ClassNeurons(weight, x, labels)
+    neurons.use(np.sign(weight), np.zeros(4))
+    assert neurons.work == weight.size * 600, "one product"
+    before = neurons.work
+    neurons.sweep()
+    # Each class: scores compared, prefix sums, three additions a candidate and sample.
+    each = 4 * 600 + x.size
+    assert neurons.work - before == 4 * each + 3 * 600 * neurons.tried + 4 * 600

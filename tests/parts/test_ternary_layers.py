@@ -9,7 +9,7 @@ from torch import nn
 
 from whit.errors import NoEffect, NotApplicable, SpecError
 from whit.parts.firing_blocks import blocks, make_teacher
-from whit.parts.layer_samples import draw_places, observe, patches
+from whit.parts.layer_samples import draw_places, observe, patches, whole_numbers
 from whit.parts.levels import Levels, add_levels
 from whit.parts.normalise import Normalise
 from whit.parts.stochastic_firing import StochasticFire, TernaryInput, stochastic_fire
@@ -327,3 +327,23 @@ def test_all_of_a_layer_is_drawn_once():
     assert (torch.from_numpy(seen.inputs).T == x).all()
     sizes = [len(batch) for batch in in_batches(x, 7)]
     assert sizes == [7] * 8 + [4] and list(itertools.accumulate(sizes))[-1] == 60
+
+
+def test_one_activation_at_two_places_becomes_two_firings():
+    shared = nn.ReLU()
+    model = nn.Sequential(nn.Linear(4, 5), shared, nn.Linear(5, 6), shared, nn.Linear(6, 2))
+    make_teacher(model, "tanh", TernaryInput())
+    fires = [b.firing for b in blocks(model)[:-1]]
+    assert all(isinstance(fire, StochasticFire) for fire in fires) and fires[0] is not fires[1]
+    assert model(torch.randn(3, 4)).shape == (3, 2)
+
+
+def test_a_sequence_at_two_places_is_refused():
+    shared = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    with pytest.raises(NotApplicable, match=r"'0.0' and '1.0' are one layer"):
+        make_teacher(nn.Sequential(shared, shared, nn.Linear(4, 2)), "tanh", None)
+
+
+def test_inputs_that_are_not_finite_are_named():
+    with pytest.raises(NotApplicable, match="NaN or infinite"):
+        whole_numbers(torch.tensor([1.0, float("nan")]), "first")

@@ -123,3 +123,13 @@ def test_calls_in_the_wrong_order():
         ensemble.predict(x, margin=-1.0)
     with pytest.raises(WhitError, match="ReLU"):
         AnytimeEnsemble(member_of(model), reuse="1").predict(x)
+    with pytest.raises(WhitError, match="no such layer.*: '0', '3'"):
+        AnytimeEnsemble(member_of(model), reuse="first").predict(x)
+
+
+def test_a_layer_behind_drawn_weights_cannot_be_reused():
+    model, x = latent(nn.Linear(6, 8))
+    ensemble = AnytimeEnsemble(member_of(model), reuse="3")
+    with pytest.raises(WhitError, match="drawn weights lie before it"):
+        ensemble.predict(x, members=4)
+    assert all("forward" not in vars(member[3]) for member in ensemble._made)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from whit.errors import NoEffect, NotApplicable, SpecError
+from whit.parts.levels import Levels
 from whit.parts.normalise import Normalise
 from whit.parts.stochastic_firing import StochasticFire, TernaryInput
 from whit.parts.surgery import weight_parametrizations, weighted_layers
@@ -91,18 +92,30 @@ def chain(model: nn.Module) -> list[Link]:
     """Return the modules of nested `nn.Sequential`, in the order of their calls.
 
     Raises:
-        NotApplicable: the model itself is no `nn.Sequential`.
+        NotApplicable: the model itself is no `nn.Sequential`, or holds one at two places.
     """
     if not isinstance(model, nn.Sequential):
         raise NotApplicable(
             f"The model is a {type(model).__name__}, and a ternary network is converted layer by "
             "layer: only an nn.Sequential says in which order its layers follow. Build it so."
         )
-    return list(_links(model, ""))
+    links = list(_links(model, ""))
+    places: dict[tuple[int, str], str] = {}
+    for link in links:
+        other = places.setdefault((id(link.parent), link.name), link.path)
+        if other != link.path:
+            raise NotApplicable(
+                f"'{other}' and '{link.path}' are one layer in an nn.Sequential that the model "
+                "uses at two places; a ternary network has other thresholds at each. Build it "
+                "twice."
+            )
+    return links
 
 
 def _links(parent: nn.Sequential, path: str) -> Iterator[Link]:
-    for name, module in parent.named_children():
+    # Not named_children: it leaves out a module's second place.
+    for name, module in parent._modules.items():
+        assert module is not None
         below = f"{path}.{name}".lstrip(".")
         if isinstance(module, nn.Sequential):
             yield from _links(module, below)
@@ -186,6 +199,11 @@ def make_teacher(model: nn.Module, squash: str, quantiser: TernaryInput | None) 
     links = chain(model)
     for path, layer in layers:
         steps = weight_parametrizations(layer)
+        if any(isinstance(s, Levels) and s.rounding == "stochastic" for s in steps):
+            raise SpecError(
+                f"The weight of layer '{path}' is drawn by chance, and a ternary network has fixed "
+                "weights: nothing is left to draw. Use the two in separate runs."
+            )
         if steps:
             raise SpecError(
                 f"The weight of layer '{path}' has a {type(steps[0]).__name__} already; "
@@ -210,7 +228,7 @@ def _insert(links: list[Link], quantiser: TernaryInput) -> None:
     before = next(k for k, link in enumerate(links) if isinstance(link.module, MATRICES))
     starts = [k + 1 for k in range(before) if isinstance(links[k].module, Normalise)]
     place = links[max(starts, default=0)]
-    children = list(place.parent.named_children())
+    children = [(name, m) for name, m in place.parent._modules.items() if m is not None]
     for name, _ in children:
         delattr(place.parent, name)
     for name, module in children:

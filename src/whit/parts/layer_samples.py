@@ -97,8 +97,13 @@ def whole_numbers(inputs: Tensor, path: str) -> NDArray[np.int16]:
     """Return inputs of a ternary layer as integers.
 
     Raises:
-        NotApplicable: they are no small whole numbers.
+        NotApplicable: they are no small whole numbers, or not finite.
     """
+    if not bool(inputs.isfinite().all()):
+        raise NotApplicable(
+            f"Layer '{path}' reads NaN or infinite numbers; look for them in the inputs, or in the "
+            "weights of a training that diverged."
+        )
     rounded = inputs.round()
     if not torch.equal(rounded, inputs) or float(rounded.abs().max()) > LARGEST_INPUT:
         raise NotApplicable(
@@ -185,6 +190,8 @@ def _inputs_of(model: nn.Module, module: nn.Module, batch: Tensor) -> Tensor:
 def inputs_of_last(model: nn.Module, batches: Iterable[Tensor]) -> NDArray[np.int16]:
     """Return what the last block reads, int16 [columns, samples]."""
     last = blocks(model)[-1]
-    read = [_inputs_of(model, last.matrix.module, batch) for batch in batches]
-    whole: NDArray[np.int16] = whole_numbers(torch.cat(read), last.matrix.path).T
-    return np.ascontiguousarray(whole)
+    whole = [  # batch by batch: as floats all samples would take twice the memory
+        whole_numbers(_inputs_of(model, last.matrix.module, batch), last.matrix.path)
+        for batch in batches
+    ]
+    return np.ascontiguousarray(np.concatenate(whole).T)

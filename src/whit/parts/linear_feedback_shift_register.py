@@ -32,12 +32,12 @@ class ShiftRegister:
 
     def __init__(self, bits: int = 16, state: int = 1) -> None:
         """Find the state in the period."""
-        if bits not in TAPS:
+        if isinstance(bits, bool) or bits not in TAPS:
             known = ", ".join(map(str, TAPS))
             raise SpecError(f"A shift register was given {bits!r} bits; expected one of {known}.")
         self.bits = bits
         self.period = (1 << bits) - 1
-        if not isinstance(state, int) or not 1 <= state <= self.period:
+        if not isinstance(state, int) or isinstance(state, bool) or not 1 <= state <= self.period:
             raise SpecError(
                 f"A register of {bits} bits was given the state {state!r}; expected 1 to "
                 f"{self.period}, for 0 never changes."
@@ -50,7 +50,15 @@ class ShiftRegister:
         return int(_states(self.bits)[self._place])
 
     def draw(self, count: int) -> Tensor:
-        """Return the next states, int64 [count]."""
+        """Return the next states, int64 [count].
+
+        Raises:
+            SpecError: count is no whole number >= 0.
+        """
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise SpecError(
+                f"{count!r} states were asked of a register; expected a whole number >= 0."
+            )
         places = (self._place + torch.arange(count)) % self.period
         self._place = (self._place + count) % self.period
         return _states(self.bits)[places]
@@ -67,18 +75,3 @@ def _states(bits: int) -> Tensor:
             bit ^= state >> (tap - 1)
         state = (state << 1 | bit & 1) & ((1 << bits) - 1)
     return torch.tensor(found)
-
-
-def turned(states: Tensor, bits: int, turns: int) -> Tensor:
-    """Return states with their bits rotated: how one register serves several weights at once.
-
-    A rotation of all states is again a permutation of 1 .. 2^k - 1, so that shares stay exact.
-
-    Args:
-        states: int64, 1 to 2^bits - 1.
-        bits: of the register.
-        turns: to the left, any whole number.
-    """
-    turns %= bits
-    mask = (1 << bits) - 1
-    return ((states << turns) & mask) | (states >> (bits - turns))

@@ -17,7 +17,7 @@ def reestimate_norms(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) ->
 
     Args:
         model: any module; without batch norm with running statistics it stays as it is.
-        batches: inputs of the model, at least one.
+        batches: inputs of the model, at least one; they are moved to its device.
     """
     norms = [m for m in model.eval().modules() if isinstance(m, _NORMS) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
@@ -27,9 +27,10 @@ def reestimate_norms(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) ->
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over the batches
         norm.train()
+    device = next(norms[0].buffers()).device
     with torch.no_grad():
         for inputs in batches:
-            model(*inputs)
+            model(*(x.to(device) for x in inputs))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()

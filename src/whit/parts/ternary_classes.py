@@ -14,10 +14,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.parts.ternary_search import Candidates, SearchOptions, search_candidates
+from whit.parts.ternary_search import Candidates, SearchOptions, largest_input, search_candidates
 from whit.parts.threshold_scan import Floats, Sums
 
 Labels = NDArray[np.int64]
+# Samples whose inputs are floats at once.
+_CHUNK = 4096
+# Of a candidate on one sample: its sum, what it needs, the histogram.
+_ADDITIONS = 3
 
 
 class ClassNeurons:
@@ -30,9 +34,10 @@ class ClassNeurons:
         options: of each neuron's search.
 
     Attributes:
-        weight: ternary, int8 [classes, n].
+        weight: ternary, int8 [classes, n]; `use` changes it.
         offset: int64 [classes].
         tried: how many candidates were scored.
+        work: additions and comparisons done so far.
     """
 
     def __init__(
@@ -47,16 +52,29 @@ class ClassNeurons:
         self._options = options or SearchOptions()
         self.weight = np.zeros(weight.shape, dtype=np.int8)
         self.offset = np.zeros(len(weight), dtype=np.int64)
-        self.tried = 0
+        self.tried = self.work = 0
+        # float32 holds whole numbers up to 2^24.
+        wide = largest_input(inputs) * len(inputs) >= 1 << 24
+        self._exact: type[np.floating] = np.float64 if wide else np.float32
+        # Kept, and renewed row by row: of w_c . x, without offsets.
+        self._sums = np.zeros((len(weight), inputs.shape[1]), dtype=np.int32)
 
     def scores(self) -> NDArray[np.int64]:
         """Return the class scores, [classes, N]."""
-        # In float64 by BLAS: sums of whole numbers are exact.
-        sums = self.weight.astype(np.float64) @ self._inputs.astype(np.float64)
-        return sums.astype(np.int64) + self.offset[:, None]
+        return self._sums + self.offset[:, None]
+
+    def _renew(self, rows: NDArray[np.intp]) -> None:
+        """Compute the sums of these classes."""
+        columns, count = self._inputs.shape
+        weight = self.weight[rows].astype(self._exact)
+        for start in range(0, count, _CHUNK):
+            part = self._inputs[:, start : start + _CHUNK].astype(self._exact)  # sums by BLAS
+            self._sums[rows, start : start + _CHUNK] = np.matmul(weight, part)
+        self.work += len(rows) * columns * count
 
     def accuracy(self) -> float:
         """Return the share of samples whose first highest score is the label's."""
+        self.work += self._sums.size
         return float((self.scores().argmax(0) == self._labels).mean())
 
     def start_alone(self) -> None:
@@ -81,7 +99,10 @@ class ClassNeurons:
 
     def use(self, weight: NDArray[np.int8], offset: NDArray[np.int64]) -> None:
         """Take over weights and offsets from elsewhere: a start, or those of a ternary teacher."""
-        self.weight, self.offset = weight.astype(np.int8).copy(), offset.astype(np.int64).copy()
+        weight, self.offset = weight.astype(np.int8), offset.astype(np.int64)
+        changed = (weight != self.weight).any(1).nonzero()[0]
+        self.weight = weight
+        self._renew(changed)
 
     def fit_offsets(self) -> float:
         """Fit the offsets only, one after the other, with the weights as they are."""
@@ -89,9 +110,9 @@ class ClassNeurons:
             rivals, right = self._rivals(c)
             own = self._labels == c
             side = _Side(rivals, own, np.where(own | right, 1.0, 0.0))
-            sums = (self.scores()[c] - self.offset[c]).astype(np.int32)
-            now = side.value(sums, int(self.offset[c]))
-            value, offset = side.best_offset(sums)
+            now = side.value(self._sums[c], int(self.offset[c]))
+            value, offset = side.best_offset(self._sums[c])
+            self.work += _ADDITIONS * len(own)
             if value > now:
                 self.offset[c] = offset
         return self.accuracy()
@@ -99,6 +120,7 @@ class ClassNeurons:
     def _rivals(self, c: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return what class c must reach to be chosen, and where its rivals choose the label."""
         scores = self.scores()
+        self.work += scores.size
         scores[:c] += 1  # of equal scores the first class is chosen
         scores[c] = np.iinfo(np.int64).min
         best = scores.argmax(0)
@@ -114,13 +136,13 @@ class ClassNeurons:
             self._options,
         )
         self.tried += tried
+        # The prefix sums, then each candidate.
+        self.work += self._inputs.size + _ADDITIONS * tried * self._inputs.shape[1]
         sums = candidates.sums(plus, minus)
         value, offset = side.best_offset(sums)
-        kept = (self.weight[c].astype(np.float64) @ self._inputs.astype(np.float64)).astype(
-            np.int32
-        )
-        if value > side.value(kept, int(self.offset[c])):
+        if value > side.value(self._sums[c], int(self.offset[c])):
             self.weight[c], self.offset[c] = candidates.weight(plus, minus), offset
+            self._sums[c] = sums
 
 
 class _Side:

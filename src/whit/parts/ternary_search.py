@@ -93,13 +93,15 @@ class Candidates:
         self._size = len(weight)
         self._plus = order[weight[order] > 0]
         self._minus = order[weight[order] < 0]
-        self._plus_sums = _prefix_sums(inputs, self._plus)
-        self._minus_sums = _prefix_sums(inputs, self._minus)
+        # Sums of wide layers and large inputs overflow 16 bits; the others take half the memory.
+        kind = np.int16 if largest_input(inputs) * len(weight) < 1 << 15 else np.int32
+        self._plus_sums = _prefix_sums(inputs, self._plus, kind)
+        self._minus_sums = _prefix_sums(inputs, self._minus, kind)
         self.most_plus, self.most_minus = len(self._plus), len(self._minus)
 
     def sums(self, plus: int, minus: int) -> Sums:
         """Return s of every sample, int32 [N]."""
-        sums: Sums = self._plus_sums[plus] - self._minus_sums[minus]
+        sums: Sums = np.subtract(self._plus_sums[plus], self._minus_sums[minus], dtype=np.int32)
         return sums
 
     def weight(self, plus: int, minus: int) -> NDArray[np.int8]:
@@ -115,10 +117,17 @@ class Candidates:
         return int((weight > limit).sum()), int((weight < -limit).sum())
 
 
-def _prefix_sums(inputs: NDArray[np.integer], rows: NDArray[np.intp]) -> Sums:
-    sums = np.zeros((len(rows) + 1, inputs.shape[1]), dtype=np.int32)
-    # 32 bits: sums of wide layers overflow 16.
-    np.cumsum(inputs[rows], axis=0, dtype=np.int32, out=sums[1:])
+def largest_input(inputs: NDArray[np.integer]) -> int:
+    """Return the largest magnitude of whole numbers, 0 for none."""
+    return max(int(inputs.max(initial=0)), -int(inputs.min(initial=0)))
+
+
+def _prefix_sums(
+    inputs: NDArray[np.integer], rows: NDArray[np.intp], kind: type[np.signedinteger]
+) -> NDArray[np.signedinteger]:
+    sums = np.zeros((len(rows) + 1, inputs.shape[1]), dtype=kind)
+    for place, row in enumerate(rows):  # not all at once: that would copy the inputs
+        np.add(sums[place], inputs[row], dtype=kind, out=sums[place + 1])
     return sums
 
 

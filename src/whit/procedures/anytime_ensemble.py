@@ -37,12 +37,15 @@ class Answer:
 class AnytimeEnsemble:
     """Averages the outputs of members that are made one after the other.
 
+    Members that were made stay in memory, for the next samples.
+
     Args:
         member: returns the network with a number, 0, 1, ...; the same one each time.
         output: what is averaged, see `Combine`.
         reuse: path of a layer that reads the same in every member (nothing drawn lies before it):
             further members compute there only what their other weights change. None to compute
-            each in full. With whole numbers the result is the same bit for bit.
+            each in full. With whole numbers the result is the same bit for bit. What the layer read
+            is kept and compared, so a layer that reads something else in each member is refused.
 
     Attributes:
         members: in the running average.
@@ -75,7 +78,8 @@ class AnytimeEnsemble:
         """Let one more member answer; return the average of all so far.
 
         Raises:
-            WhitError: it was not started.
+            WhitError: it was not started, or `reuse` names no layer that reads the same in every
+                member.
         """
         if self._inputs is None:
             raise WhitError("The ensemble has no samples yet; call start(x) before add_member().")
@@ -161,7 +165,13 @@ class AnytimeEnsemble:
 
 
 def _layer_at(model: nn.Module, path: str) -> WeightedLayer:
-    layer = model.get_submodule(path)
+    layer = dict(model.named_modules()).get(path)
+    if layer is None:
+        known = ", ".join(f"'{p}'" for p, m in model.named_modules() if isinstance(m, WEIGHTED))
+        raise WhitError(
+            f"reuse names '{path}', and a member has no such layer. Its linear and convolution "
+            f"layers: {known or 'none'}."
+        )
     if not isinstance(layer, WEIGHTED):
         raise WhitError(
             f"reuse names '{path}', a {type(layer).__name__}; expected a linear or convolution "
@@ -176,10 +186,12 @@ class _ReusedLayer:
     def __init__(self) -> None:
         self.weight: Tensor | None = None
         self.sums: Tensor | None = None
+        self.inputs: Tensor | None = None
 
     def keep(self, rows: Tensor) -> None:
-        if self.sums is not None:
+        if self.sums is not None and self.inputs is not None:
             self.sums = self.sums.index_select(0, rows)
+            self.inputs = self.inputs.index_select(0, rows)
 
     def watching(self, layer: WeightedLayer) -> _Watch:
         return _Watch(self, layer)
@@ -202,9 +214,16 @@ class _Watch:
     def _updated(self, x: Tensor) -> Tensor:
         weight, bias = self.layer.weight.detach(), self.layer.bias
         before, sums = self.kept.weight, self.kept.sums
-        if before is None or sums is None:
+        if before is None or sums is None or self.kept.inputs is None:
             sums = _sums(self.layer, x, weight)
+            self.kept.inputs = x.detach().clone()
         else:
+            if not torch.equal(x, self.kept.inputs):
+                raise WhitError(
+                    "The layer that reuse names reads something else in this member than in the "
+                    "one before: drawn weights lie before it. Name the first drawn layer, or give "
+                    "reuse=None."
+                )
             change = weight - before
             self.share = float((change != 0).double().mean())
             sums = sums + changed_sums(self.layer, x, change)

@@ -7,6 +7,7 @@ a killed run goes on in the layer where it was.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,13 +20,14 @@ from whit.core.run import Run
 from whit.errors import NotApplicable
 from whit.parts.firing_blocks import blocks
 from whit.parts.layer_samples import inputs_of_last, observe
-from whit.parts.levels import leveled_layers
+from whit.parts.levels import find_levels
 from whit.parts.ternary_last_layer import LastFit
 from whit.parts.ternary_layers import (
     HiddenFit,
     chunks,
     copied,
     in_batches,
+    is_ternary,
     round_block,
 )
 from whit.parts.ternary_search import SearchOptions
@@ -44,7 +46,8 @@ class Conversion:
 
     Attributes:
         last: "ternary", fitted to the labels, or "real", left as it is.
-        samples: outputs that a neuron is fitted on, drawn from all samples and places; >= 1.
+        samples: outputs that a hidden neuron is fitted on, drawn from all samples and places; >= 1.
+            The last layer, which is few neurons, is fitted on all.
         search: of a neuron's weights.
     """
 
@@ -62,8 +65,19 @@ class Conversion:
 
 
 def has_ternary_weights(model: nn.Module) -> bool:
-    """Say whether a teacher was trained with ternary weights, so that it is folded exactly."""
-    return len(leveled_layers(model)) == len(blocks(model))
+    """Say whether a teacher was trained with ternary weights, so that it is folded exactly.
+
+    Its rows are -a, 0 and +a, with one a for the whole last layer, whose sums are compared. Other
+    sets of values, as those of a sum with finite_set_weights(values=5), are fitted.
+
+    Args:
+        model: teacher in evaluation mode.
+    """
+    layers = [block.layer for block in blocks(model)]
+    if not all(find_levels(layer) is not None for layer in layers):
+        return False
+    hidden = all(is_ternary(layer.weight) for layer in layers[:-1])
+    return hidden and is_ternary(layers[-1].weight.reshape(1, -1))
 
 
 def require_classes(has_classes: bool, last: str) -> None:
@@ -126,7 +140,10 @@ def _convert_hidden(
         generator = torch.Generator().manual_seed(loop.seed)
         order = torch.randperm(len(run.data.train), generator=generator)[: options.samples]
         batches = list(_batches(run, order.sort().values))
-        with run.meter.training(source), run.meter.training(reference or nn.Identity()):
+        with ExitStack() as charged:
+            if state is None:  # what is seen again after a kill was charged before it
+                for network in (source, reference or nn.Identity()):
+                    charged.enter_context(run.meter.training(network))
             seen = observe(source, reference or source, number, batches, options.samples, generator)
         while loop.round < loop.rounds:
             before = fit.work
@@ -145,9 +162,9 @@ def _convert_last(run: Run, model: nn.Module, options: Conversion, exact: bool) 
             last.go_on(state)
         accuracy = last.neurons.accuracy() if loop.round else 0.0
         while loop.round < loop.rounds:
-            before, tried = accuracy, last.neurons.tried
+            before, work = accuracy, last.neurons.work
             accuracy, done = next_accuracy(last, exact, loop.round == 0, before)
-            loop.meter.add_macs((1 + last.neurons.tried - tried) * len(everything))
+            loop.meter.add_macs(last.neurons.work - work)  # an addition counts as one
             loop.end_round(1 - accuracy, last.state(), last=done)
 
 

@@ -168,6 +168,13 @@ def test_the_packed_file_holds_two_bits_a_ternary_weight():
         ("conntra(start='warm')", "start was given"),
         ("conntra(scorer='fast')", "scorer was given"),
         ("conntra(sweeps=0)", "sweeps was given"),
+        ("conntra(sweeps=True)", "sweeps was given True"),
+        ("conntra(values='own')", "needs start='from_model'"),
+        ("conntra(values={'head': 'own'})", "needs start='from_model'"),
+        ("conntra(scales=-1)", "above 0"),
+        ("conntra(scales={'head': 0})", "above 0"),
+        ("conntra(scales='channel')", "from a model"),
+        ("conntra(biases='foo')", "biases was given"),
         ("conntra(rule='worst')", "rule was given"),
         ("conntra(start='from_model', restarts=3)", "has one"),
         ("conntra() + conntra()", "replace the training procedure"),
@@ -200,3 +207,19 @@ def test_a_random_start_before_a_refiner_is_refined():
     run = trained("iris(model='mlp2')", "conntra(sweeps=1) + conntra(start='from_model')", epochs=3)
     first, second = run.run.history
     assert second["loss"][-1] <= first["loss"][-1]
+
+
+def test_shared_weights_keep_their_sixteen_values():
+    text = "weight_sharing() + conntra(start='from_model', sweeps=1)"
+    run = trained("toy_classification(width=0.3)", text, epochs=4)
+    found = levels_of(run.model)
+    assert 3 < max(found.values()) <= 16
+
+
+def test_hooks_act_on_either_side_while_the_network_trains():
+    text = ("conntra(start='from_model', sweeps=1)", "one_cycle_pruning()")
+    ends = []
+    for terms in (text, text[::-1]):
+        run = trained("toy_classification(width=0.3)", " + ".join(terms), epochs=4)
+        ends.append(run.model.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

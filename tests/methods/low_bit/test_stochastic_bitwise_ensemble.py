@@ -15,7 +15,7 @@ from whit.methods.low_bit.stochastic_bitwise_ensemble import (
     stochastic_weights,
 )
 from whit.parts.combine_members import Combine
-from whit.parts.levels import find_levels, leveled_layers
+from whit.parts.levels import check_values, find_levels, leveled_layers
 from whit.spec_strings import spec
 from whit.tasks.digits import digits
 from whit.tasks.toys import toy_classification, toy_regression
@@ -39,12 +39,72 @@ def test_weights_are_drawn_while_training_and_nearest_in_evaluation():
     assert torch.equal(fixed[0].weight, fixed[0].weight)
 
 
-def test_the_mean_of_the_training_draws_is_the_latent_weight():
-    model = stochastic_weights(mlp(), scale="none").train()
+@pytest.mark.parametrize(("values", "largest"), [("binary", 1), ("powers_of_two", 4)])
+def test_the_mean_of_the_training_draws_is_the_latent_weight(values, largest):
+    model = stochastic_weights(mlp(), values, scale="none").train()
     latent = model[0].parametrizations.weight.original.detach()
-    assert float(latent.abs().max()) == pytest.approx(1.0), "stretched"
+    assert 0.6 * largest < float(latent.abs().max()) <= largest, "spread over the values"
     mean = sum(model[0].weight.detach() for _ in range(3000)) / 3000
-    assert torch.allclose(mean, latent, atol=4 / 3000**0.5)
+    assert torch.allclose(mean, latent, atol=4 * largest / 3000**0.5)
+
+
+@pytest.mark.parametrize("values", ["binary", "ternary"])
+def test_the_mean_at_the_default_scale_is_the_latent_weight_up_to_the_largest_value(values):
+    model = stochastic_weights(mlp(), values)
+    nearest = model.eval()[0].weight.detach()
+    largest = nearest.abs().max()
+    latent = model[0].parametrizations.weight.original.detach()
+    assert float((latent.abs() > largest).float().mean()) > 0.1, (
+        "some are beyond it, as the card says"
+    )
+    model.train()
+    mean = sum(model[0].weight.detach() for _ in range(3000)) / 3000
+    assert torch.allclose(mean, latent.clamp(-largest, largest), atol=4 * largest / 3000**0.5)
+
+
+# Powers of two up to 4 are whole numbers, which the packed file keeps in four bits.
+@pytest.mark.parametrize(("values", "bits"), [("powers_of_two", 4), (4, 2)])
+def test_members_take_the_whole_set_without_a_scale(values, bits):
+    task = toy_classification()
+    technique = stochastic_bitwise_ensemble(members=3, values=values, scale="none")
+    result = execute(task, technique, task.settings.changed(epochs=2))
+    group = result.model[0]
+    weights = [m.weight for member in group.members for m in member if isinstance(m, nn.Linear)]
+    found = set(torch.cat([w.flatten() for w in weights]).tolist())
+    assert found == set(check_values(values)), "latent weights reach beyond 1"
+    for layer in result.packed.layers:
+        assert bits <= layer.bits <= bits + 32 * 32 / layer.weights, layer
+
+
+@pytest.mark.parametrize(("register", "members"), [(4, 15), (8, 40), (16, 8)])
+def test_members_drawn_by_a_register_differ(register, members):
+    share = torch.full((64,), 0.5)
+    for seed in range(60 if register < 16 else 10):
+        drawn = {
+            tuple(coin(seed, member, register=register).upper(share).tolist())
+            for member in range(members)
+        }
+        assert len(drawn) == members
+
+
+def test_more_members_than_states_are_refused():
+    model = stochastic_weights(mlp())
+    with pytest.raises(SpecError, match="15 states .* at most 15 members"):
+        draw_members(model, 16, register=4)
+    with pytest.raises(SpecError, match="at most 30 members"):
+        stochastic_bitwise_ensemble(members=31, register=4, antithetic=True)
+    assert len(draw_members(model, 30, register=4, antithetic=True)) == 30
+    with pytest.raises(SpecError, match="at most 15"):
+        coin(0, 15, register=4)
+
+
+def test_bad_coins_are_refused():
+    with pytest.raises(SpecError, match="seed was given -1"):
+        coin(-1, 0)
+    with pytest.raises(SpecError, match="member was given -1"):
+        coin(0, -1)
+    with pytest.raises(SpecError, match="antithetic"):
+        coin(0, 0, antithetic="x")
 
 
 def test_members_by_seed():
@@ -171,6 +231,13 @@ def test_reestimated_norms_are_charged():
     one = usual.run.meter.charge().train_macs
     macs = again.run.meter.charge().train_macs - one
     assert macs == 2 * 256 * one // (3 * 384 // 64 * 64)
+    # No more than there are: 257 samples leave one alone, which makes no batch.
+    for asked, used in ((257, 256), (10**6, len(task.load().train))):
+        more = train(
+            task, stochastic_bitwise_ensemble(members=2, reestimate=asked), quick, Conditions()
+        )
+        charged = more.run.meter.charge().train_macs - one
+        assert charged == macs * used // 256
     left, right = (t.model[0].members[0] for t in (usual, again))
     assert torch.equal(left.linear1.weight, right.linear1.weight)
     assert not torch.equal(left.norm1.running_mean, right.norm1.running_mean)
@@ -215,7 +282,9 @@ def test_sums():
         ({"first": "binary"}, "first"),
         ({"register": 5}, "4, 8, 16"),
         ({"reestimate": -1}, "reestimate"),
-        ({"draw": -1}, "seed"),
+        ({"draw": -1}, "draw"),
+        ({"antithetic": "x"}, "antithetic"),
+        ({"register": True}, "register"),
     ],
     ids=str,
 )

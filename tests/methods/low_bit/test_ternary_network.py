@@ -19,6 +19,7 @@ from whit.methods.low_bit.ternary_network import (
 )
 from whit.packing import pack
 from whit.parts.firing_blocks import blocks
+from whit.parts.levels import Levels, add_levels
 from whit.parts.normalise import Normalise
 from whit.parts.ternary_thresholds import TernaryThresholds
 from whit.runtime import load, native
@@ -256,10 +257,61 @@ def test_it_follows_another_procedure():
         ({"last": "rael"}, "'real'"),
         ({"retrain": -1}, "retrain"),
         ({"samples": 0}, "samples"),
-        ({"candidates": -2}, "most_candidates"),
+        ({"samples": 50, "weights": "ternary"}, "samples has no meaning"),
+        ({"retrain": 0, "weights": "ternary"}, "retrain has no meaning"),
+        ({"candidates": 9, "weights": "ternary"}, "candidates has no meaning"),
+        ({"candidates": -2}, "^candidates was given -2"),
     ],
     ids=str,
 )
 def test_bad_options_are_refused_at_the_call(options, words):
     with pytest.raises(SpecError, match=words):
         ternary_network(**options)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "words"),
+    [
+        (torch.zeros(0, 16), torch.zeros(0).long(), "no sample"),
+        (torch.full((4, 16), float("nan")), torch.zeros(4).long(), "NaN"),
+        (torch.zeros(4, 16), torch.zeros(3).long(), r"expected torch.int64 \[4\]"),
+        (torch.zeros(4, 16), torch.zeros(4), "expected torch.int64"),
+        (torch.zeros(4, 16), torch.tensor([0, 1, 2, 3]), "from 0 to 3; the model has .* 0 to 2"),
+        (torch.zeros(4, 16), torch.tensor([0, 1, 2, -1]), "from -1"),
+    ],
+)
+def test_bad_samples_are_refused_before_anything_changes(inputs, labels, words):
+    model = ternary_teacher(mlp())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(SpecError, match=words):
+        ternarise(model, inputs, labels)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("values", "exact"), [(5, False), ("ternary", True)])
+def test_only_ternary_weights_are_folded(values, exact):
+    torch.manual_seed(6)
+    x, y = samples((16,))
+    model = ternary_teacher(mlp())
+    for module in list(model):
+        if isinstance(module, nn.Linear):
+            add_levels(module, Levels(values, "layer"))
+    learn(model, x, y)
+    assert has_ternary_weights(model) is exact
+    reports = ternarise(model, x.float(), y)
+    assert (reports[0].score == 1.0) is exact, "others are fitted"
+
+
+def test_weights_of_five_values_are_fitted_in_a_sum():
+    task = toy_classification()
+    technique = ternary_network(retrain=0) + spec("finite_set_weights(values=5)")
+    trained = train(task, technique, task.settings.changed(epochs=2), Conditions())
+    assert trained.run.fits == 1 + 3 + 1, "three hidden layers and the last one"
+
+
+def test_nothing_is_drawn_from_a_ternary_network():
+    task = toy_classification()
+    both = ("ternary_network()", "stochastic_bitwise_ensemble()")
+    for first, second in (both, both[::-1]):
+        with pytest.raises(SpecError, match="fixed weights.*separate runs"):
+            train(task, spec(f"{first} + {second}"), task.settings.changed(epochs=1), Conditions())

@@ -245,12 +245,55 @@ def test_best_state_on_validation_is_kept():
     options = SweepOptions(sweeps=10, keep="best_valid", block=1)
     network = small(3)
     descent = CoordinateDescent(network, inputs, target, options, valid=other)
-    losses = []
+    start = copy.deepcopy(network.state_dict())
+    losses = [descent.scorer.measure(*other)[0]]
     while not descent.finished:
         descent.sweep()
         losses.append(descent.scorer.measure(*other)[0])
     descent.finish()
     assert descent.scorer.measure(*other)[0] == pytest.approx(min(losses), rel=1e-12)
+    # Here no sweep is as good as the start, which is row 0.
+    assert losses[0] == min(losses)
+    for layer, saved in zip(network.layers, start, strict=True):
+        assert torch.equal(layer.index, saved["index"])
+    assert not descent.one_optimal
+    assert "sweep 0" in descent.reason
+
+
+@pytest.mark.parametrize("options", [{"keep": "best_valid"}, {"restarts": 4, "sweeps": 5}])
+def test_what_is_said_of_the_end_is_true_of_the_state_that_is_kept(options):
+    said = set()
+    for seed in range(8):
+        inputs, target = clouds(30, seed=seed)
+        other = clouds(30, seed=seed + 100)
+        network = small(seed, hidden=3)
+        descent = CoordinateDescent(
+            network, inputs, target, SweepOptions(**options), valid=other, seed=seed
+        )
+        descent.run()
+        around = losses_around(network, inputs, target)
+        best = bool((around >= ExactScorer(network, inputs, target).loss - 1e-12).all())
+        assert best or not descent.one_optimal
+        assert descent.one_optimal == (descent.reason == "no move improves the loss")
+        said.add(descent.one_optimal)
+    assert said == {True, False}
+
+
+def test_the_rule_gradient_says_where_there_is_no_gradient():
+    class Step(nn.Module):
+        def forward(self, x):
+            return torch.sign(x)
+
+    inputs, target = clouds()
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), Step())
+    options = SweepOptions(criterion="cross_entropy", rule="gradient")
+    descent = CoordinateDescent(DiscreteNetwork.from_model(net), inputs, target, options)
+    descent.run()
+    assert descent.reason.startswith("all gradients are 0")
+    assert not descent.one_optimal
+    descent = CoordinateDescent(small(), inputs, target, SweepOptions(rule="gradient", sweeps=200))
+    descent.run()
+    assert descent.reason == "no move against the gradient improves the loss"
 
 
 def test_limits_end_a_descent():

@@ -168,6 +168,17 @@ def test_line_search_always_tries_one_move():
     losses = {8: 0.9, 4: 0.8, 2: 0.85, 1: 0.7}
     found = line_search(8, 1.0, lambda m: (tried.append(m) or losses[m], m))
     assert found == (0.8, 4, 4) and tried == [8, 4, 2]
+    tried.clear()
+    found = line_search(8, 1.0, lambda m: (tried.append(m) or losses[m], m), single=True)
+    assert found == (0.7, 1, 1) and tried == [8, 4, 2, 1]
+    losses[1] = 0.9
+    tried.clear()
+    found = line_search(8, 1.0, lambda m: (tried.append(m) or losses[m], m), single=True)
+    assert found == (0.8, 4, 4) and tried == [8, 4, 2, 1]
+    losses = {2: 1.2, 1: 1.1}
+    tried.clear()
+    assert line_search(2, 1.0, lambda m: (tried.append(m) or losses[m], m), single=True) is None
+    assert tried == [2, 1]
 
 
 def test_moves_of_the_last_layer_are_ranked_by_their_change():

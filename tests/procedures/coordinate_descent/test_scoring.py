@@ -10,9 +10,13 @@ from torch.nn import functional
 from whit.errors import NotApplicable, SpecError
 from whit.parts.normalise import Normalise
 from whit.parts.straight_through import Sign
+from whit.procedures.coordinate_descent.guidance import gradients, unit_slope
 from whit.procedures.coordinate_descent.moves import every_move, set_levels
 from whit.procedures.coordinate_descent.network import DiscreteNetwork
+from whit.procedures.coordinate_descent.options import SweepOptions
+from whit.procedures.coordinate_descent.places import Place
 from whit.procedures.coordinate_descent.scoring import ExactScorer
+from whit.procedures.coordinate_descent.sweeping import Sweeper
 
 ACTIVATIONS = {"sign": Sign, "relu": nn.ReLU, "tanh": nn.Tanh}
 SAMPLES = 13
@@ -44,6 +48,25 @@ class Branches(nn.Module):
     def forward(self, x):
         joined = torch.cat([self.left(x), self.right(x)], 1)
         return self.head(torch.tanh(joined + self.shift))
+
+
+class InPlace(nn.Module):
+    """Linear layers with an activation between them that works in place."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+        self.first, self.second, self.head = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.act(self.second(self.act(self.first(x)))))
+
+
+class Own(nn.Module):
+    """A module of the user's own that works in place."""
+
+    def forward(self, x):
+        return x.relu_()
 
 
 def mlp(depth, activation, norm=False):
@@ -91,6 +114,12 @@ NETWORKS = {
     ),
     "nested": (nn.Sequential(nn.Sequential(nn.Linear(5, 4), nn.ReLU()), nn.Linear(4, 3)), (5,)),
     "residual": (Residual(), (5,)),
+    "functional_in_place": (InPlace(lambda x: functional.relu(x, inplace=True)), (5,)),
+    "positional_in_place": (InPlace(lambda x: functional.relu(x, True)), (5,)),
+    "method_in_place": (InPlace(lambda x: x.relu_()), (5,)),
+    "torch_in_place": (InPlace(torch.relu_), (5,)),
+    "own_in_place": (InPlace(Own()), (5,)),
+    "module_in_place": (InPlace(nn.ReLU(inplace=True)), (5,)),
     "branches": (Branches(), (5,)),
     "one_layer": (nn.Linear(5, 3), (5,)),
 }
@@ -201,6 +230,63 @@ def test_memory_limits_how_many_rows_are_worked_on(monkeypatch):
     monkeypatch.setattr(scorer.propagation, "onward", watched)
     scorer.score(every_move(network))
     assert 0 < max(rows) <= 20_000 // 8 // 9
+
+
+def test_segments_leave_what_they_are_given_as_it_is():
+    for name in (n for n in NETWORKS if n.endswith("in_place")):
+        network, inputs, target = made(name)
+        scorer = ExactScorer(network, inputs, target)
+        for place in scorer.places[:2]:
+            assert place.segment is not None
+            channel = torch.randn(2, SAMPLES, dtype=torch.float64)
+            before = channel.clone()
+            mapped = place.segment(channel, 0)
+            assert torch.equal(channel, before)
+            assert torch.equal(mapped, before.relu())
+
+
+@pytest.mark.parametrize("name", ["mlp3_relu", "conv_tanh", "residual"])
+def test_memory_limits_columns_and_parts_with_gradients_too(name, monkeypatch):
+    wide, _, target = made(name)
+    network, inputs, target = made(name)
+    moves = one_move_each(network)
+    of_unit = moves.take((moves.layer == 0) & (moves.position < network.layers[0].index[0].numel()))
+    plain = ExactScorer(wide, inputs, target)
+    slopes, bends = gradients(plain, curvature=True)
+    slope = unit_slope(plain, 0, 1)
+    # One channel of all samples is the least: three of the widest.
+    widest = max(plain.propagation.sizes[p.node] / len(p.layer.index) for p in plain.places)
+    limit = int(3 * 8 * SAMPLES * widest)
+    scorer = ExactScorer(network, inputs, target, memory_bytes=limit)
+    held, rows = [], []
+    columns, run = Place.columns, scorer.propagation._run
+
+    def watched_columns(self, given, position):
+        found = columns(self, given, position)
+        held.append(found.numel() * 8)
+        return found
+
+    def watched_run(node, values):
+        found = run(node, values)
+        rows.append(len(found) if torch.is_grad_enabled() else 0)
+        return found
+
+    monkeypatch.setattr(Place, "columns", watched_columns)
+    monkeypatch.setattr(scorer.propagation, "_run", watched_run)
+    assert torch.allclose(unit_slope(scorer, 0, 1), slope, rtol=1e-9, atol=1e-12)
+    for found, expected in zip(gradients(scorer, True), (slopes, bends), strict=True):
+        for a, b in zip(found, expected, strict=True):
+            assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+    everything = sum(scorer.propagation.sizes.values())
+    assert 0 < max(rows) <= max(1, limit / (2 * 8 * everything))
+    sizes = [1, 2, len(of_unit)]
+    losses = scorer.prefixes(of_unit, sizes)
+    assert torch.allclose(losses, plain.prefixes(of_unit, sizes), rtol=1e-10)
+    scorer.apply(of_unit)
+    assert scorer.loss == pytest.approx(float(losses[-1]), rel=1e-10)
+    Sweeper(network, SweepOptions(guided=3), torch.Generator(), lambda: False).guided(scorer)
+    assert scorer.loss == pytest.approx(fresh_loss(network, inputs, target), rel=1e-9)
+    assert 0 < max(held) <= limit
 
 
 @pytest.mark.parametrize("name", ["mlp4_sign", "norm3_relu", "conv_tanh", "residual", "branches"])

@@ -124,6 +124,27 @@ def test_training_stops_when_the_time_is_over():
     assert batches.taken == 4
 
 
+def test_a_resumed_training_by_time_goes_on_with_the_batches_that_were_due():
+    def samples(spent):
+        ticks, reports = iter(range(100)), []
+        descent = GroupDescent(network_of(dtype=torch.float32), OPTIONS)
+        train_on_batches(
+            descent,
+            batches_of(reuse=1),
+            sizes=(10, 20, 40),
+            seconds=9.0,
+            spent=spent,
+            clock=lambda: float(next(ticks)),
+            on_round=reports.append,
+        )
+        return [r.samples for r in reports], [r.seconds for r in reports]
+
+    assert samples(0.0)[0][0] == 10
+    sizes, seconds = samples(6.0)
+    assert set(sizes) == {40}
+    assert min(seconds) > 6.0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

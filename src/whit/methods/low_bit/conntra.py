@@ -27,7 +27,6 @@ from whit.core.options import nearest, require
 from whit.core.run import Run
 from whit.core.technique import AfterTraining, Technique, technique
 from whit.errors import NotApplicable
-from whit.parts.levels import check_values
 from whit.parts.surgery import bake
 from whit.procedures.coordinate_descent.batches import BLOCK
 from whit.procedures.coordinate_descent.descent import CoordinateDescent
@@ -36,8 +35,8 @@ from whit.procedures.coordinate_descent.network import Biases, DiscreteNetwork, 
 from whit.procedures.coordinate_descent.options import Sweep, SweepOptions
 from whit.procedures.coordinate_descent.rounds import descend_by_groups, descend_exactly
 from whit.procedures.coordinate_descent.stages import split_stages
+from whit.procedures.coordinate_descent.start import StartRule
 
-STARTS = ("random", "from_model")
 SCORERS = ("auto", "exact", "neighbourhood")
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 DEFAULT_GUIDED = 8
@@ -64,18 +63,19 @@ def conntra_fit(  # noqa: PLR0913 - model and data, then what the network may be
             statistics of the training samples at a random start, and the stored ones from a model;
             `SweepOptions(batch_statistics=True)` always uses those of the samples.
         inputs: training samples [samples, ...].
-        targets: int64 classes [samples], or numbers of the outputs' shape.
+        targets: int64 classes [samples], or numbers of the outputs' shape. All must be finite.
         values: the values that weights may take, see `DiscreteNetwork.from_model`.
         start: "random", or "from_model" for the values nearest to the model's weights.
         scales: of the layers, see `DiscreteNetwork.from_model`.
         biases: "discrete", "keep" or "auto", see `DiscreteNetwork.from_model`.
-        skip: paths of layers that stay as they are.
+        skip: paths of layers that stay as they are; a text is one path.
         options: criterion, rule, order, limits and so on.
         valid: inputs and targets of validation samples, for the history and keep="best_valid".
         seed: of the start and of the orders.
 
     Raises:
-        SpecError: an option is out of range, or the start is one from which nothing can move.
+        SpecError: an option is out of range, data do not fit the model or are not finite, or the
+            start is one from which nothing can move.
         NotApplicable: layers that cannot be treated, with the reason.
     """
     network = DiscreteNetwork.from_model(
@@ -88,6 +88,7 @@ def conntra_fit(  # noqa: PLR0913 - model and data, then what the network may be
         generator=torch.Generator().manual_seed(seed),
     )
     options = _with_statistics(options or SweepOptions(), model, start)
+    _require_random_restarts(start, options.restarts)
     return CoordinateDescent(network, inputs, targets, options, valid=valid, seed=seed).run()
 
 
@@ -135,12 +136,15 @@ def conntra(  # noqa: PLR0913 - the options of one technique, all by name
         block: "unit", or how many weights are scored against the same state.
         scorer: "exact" for the general engine; "neighbourhood" for the fast one, which takes ...
             Linear, elementwise activation, Linear: batches that grow, with the task's augmentation,
-            from a random start, and all samples as they are from a model; "auto" for the fast one
-            where network and other options allow it, and where there are 5,000 samples or more.
+            from a random start, and all samples as they are from a model. Its scores are float32,
+            and predictions in the last layer and between the levels of inputs. "auto" for the fast
+            one where network and other options allow it, and where there are 5,000 samples or more.
         guided: moves of each unit that guided sweeps score, 0 for exhaustive sweeps only; None for
             8, or 0 where guided sweeps are not possible (rule="gradient", batch).
         batch: samples of a batch; None for all samples, and a loss that never rises.
-        scales: None for the default ones, a number > 0, or one by layer.
+        scales: None for the default ones, a number > 0, or one by layer; "layer" or "channel" from
+            a model. Given scales are kept. The fast engine fits that of the last layer where none
+            is given, to 8 significant bits.
         scale_search: double or halve scales after each sweep where that lowers the loss.
         biases: "auto", "discrete" or "keep".
         sweeps: most sweeps of a restart (epochs of the fast engine at a random start); None for the
@@ -151,7 +155,7 @@ def conntra(  # noqa: PLR0913 - the options of one technique, all by name
         keep: "last" or "best_valid".
         nonzero_cost: added to the loss if all weights were non-zero, else in proportion, >= 0.
         energy_cost: the same for modelled energy, >= 0.
-        skip: paths of layers that stay as they are.
+        skip: paths of layers that stay as they are; a text is one path.
     """
     options = SweepOptions(
         criterion=criterion or "cross_entropy",
@@ -186,9 +190,9 @@ class _Network:
     skip: Sequence[str]
 
     def __post_init__(self) -> None:
-        _check_values(self.values)
-        start = self.start
-        require(start in STARTS, f"start was given {start!r}. {nearest(str(start), STARTS)}")
+        StartRule(
+            self.values, self.scales, self.biases, self.start, torch.Generator()
+        ).check_alone()
 
     def of(self, model: nn.Module, seed: int) -> DiscreteNetwork:
         return DiscreteNetwork.from_model(
@@ -213,15 +217,12 @@ class _Descent:
     of_the_task: bool
 
     def __post_init__(self) -> None:
-        scorer, sweeps, restarts = self.scorer, self.sweeps, self.options.restarts
+        scorer, sweeps = self.scorer, self.sweeps
         require(scorer in SCORERS, f"scorer was given {scorer!r}. {nearest(str(scorer), SCORERS)}")
+        _require_random_restarts(self.network.start, self.options.restarts)
+        whole = isinstance(sweeps, int) and not isinstance(sweeps, bool)
         require(
-            self.network.start == "random" or restarts == 1,
-            f"restarts={restarts} draws random starts, and start='from_model' has one. Leave it "
-            "out.",
-        )
-        require(
-            sweeps is None or (isinstance(sweeps, int) and sweeps >= 1),
+            sweeps is None or (whole and sweeps >= 1),
             f"sweeps was given {sweeps!r}; expected a whole number, 1 or more, or None.",
         )
 
@@ -247,18 +248,30 @@ class _Descent:
             run,
             loop,
             network,
-            GroupOptions(scales="powers_of_two" if chosen.scale_search else "free"),
+            self._group_options(network),
             criterion=known,
             monotone=start == "from_model",
             seconds=chosen.seconds,
         )
 
+    def _group_options(self, network: DiscreteNetwork) -> GroupOptions:
+        """Return the options of the fast engine: scales that were given stay as they are."""
+        given, monotone = self.network.scales, self.network.start == "from_model"
+        of_logits = network.layers[-1].path in given if isinstance(given, Mapping) else True
+        if self.options.scale_search:
+            scales = "powers_of_two"
+        elif given is not None and not isinstance(given, str) and of_logits:
+            scales = "fixed"
+        else:
+            scales = "eight_bits" if monotone else "free"
+        return GroupOptions(scales=scales, single=monotone)
 
-def _check_values(values: object) -> None:
-    sets = values.values() if isinstance(values, Mapping) else [values]
-    for given in sets:
-        if not (isinstance(given, str) and given in ("own", "auto")):
-            check_values(given)
+
+def _require_random_restarts(start: str, restarts: int) -> None:
+    require(
+        start == "random" or restarts == 1,
+        f"restarts={restarts} draws random starts, and start='from_model' has one. Leave it out.",
+    )
 
 
 def _guided(guided: int | None, rule: str, batch: int | None) -> int:
@@ -293,9 +306,15 @@ def _against_neighbourhood(network: DiscreteNetwork, options: SweepOptions, know
     if named:
         return f"it has no {', '.join(named)}. Use scorer='exact'."
     try:
-        split_stages(network)
+        front, _ = split_stages(network)
     except NotApplicable as reason:
         return str(reason)
+    norms = [m for stage in front for m in stage.modules() if isinstance(m, BATCH_NORMS)]
+    if norms and options.batch_statistics:
+        return (
+            "a batch norm lies before the first layer, and at a random start it takes its "
+            "statistics from all samples. Use scorer='exact'."
+        )
     return ""
 
 

@@ -4,7 +4,7 @@ Vogel, Schorn, Guntoro and Ascheid, "Efficient Stochastic Inference of Bitwise D
 Networks", 2016, arXiv 1611.06539. Only its abstract was read; training follows BinaryConnect
 (Courbariaux, Bengio and David, 2015, arXiv 1511.00363).
 
-    training    w_b drawn in every forward call with E[w_b] = w, gradient of w_b to w, w in [-1, 1]
+    training    w_b drawn in every forward call with E[w_b] = w, gradient of w_b to w
     inference   y = 1/M sum_m f(x; w_b^(m)),   M networks drawn once
 
 Shapes: any model of `nn.Linear` and `nn.Conv1d/2d/3d`; the members together give [M, batch, ...].
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from whit.core.data import Data
-from whit.core.options import nearest, require
+from whit.core.hook import Hook, Plan
+from whit.core.options import check_flag, nearest, require
 from whit.core.run import Run
 from whit.core.technique import AfterTraining, Technique, technique, train_once
 from whit.errors import NoEffect, NotApplicable, SpecError
@@ -29,9 +30,21 @@ from whit.measure.meter import forward_macs
 from whit.parts.combine_members import Combine, Output
 from whit.parts.group import Group
 from whit.parts.level_draws import Coin, RandomCoin, RegisterCoin, draw_network
-from whit.parts.levels import ROUNDINGS, SCALES, Levels, Rounding, Scale, add_levels, check_values
+from whit.parts.levels import (
+    ROUNDINGS,
+    SCALES,
+    Levels,
+    Rounding,
+    Scale,
+    add_levels,
+    check_values,
+    latent_limit,
+    spread_latent,
+)
 from whit.parts.linear_feedback_shift_register import TAPS, ShiftRegister
+from whit.parts.masks import Mask
 from whit.parts.norm_statistics import reestimate_norms
+from whit.parts.stochastic_firing import StochasticFire
 from whit.parts.surgery import weight_parametrizations, weighted_layers
 from whit.procedures.latent_weights import ClipLatentWeights
 
@@ -59,25 +72,38 @@ def stochastic_weights(
         NoEffect: no layer is left.
         SpecError: an option is out of range, or a weight is quantised or pruned already.
     """
+    if any(isinstance(module, StochasticFire) for module in model.modules()):
+        raise SpecError(
+            "ternary_network makes one network of fixed weights, from which no members can be "
+            "drawn. Use the two in separate runs."
+        )
     for path, layer in weighted_layers(model, skip):
-        steps = weight_parametrizations(layer)
-        if steps:
-            raise SpecError(
-                f"The weight of layer '{path}' has a {type(steps[0]).__name__} already. Write "
-                "stochastic_bitwise_ensemble() first in the sum: 'stochastic_bitwise_ensemble() + "
-                "one_cycle_pruning()'."
-            )
-        add_levels(layer, Levels(values, scale, rounding))
+        _require_real(path, layer)
         if scale == "none":
-            _spread(layer.parametrizations["weight"].original)  # type: ignore[union-attr, index]
+            _spread(layer.weight, torch.tensor(check_values(values)))
+        add_levels(layer, Levels(values, scale, rounding))
     return model
 
 
-def _spread(weight: Tensor) -> None:
-    """Stretch fresh weights to [-1, 1]: drawn as they come, they would be all noise."""
+def _require_real(path: str, layer: nn.Module) -> None:
+    for step in weight_parametrizations(layer):
+        if isinstance(step, Mask):
+            raise SpecError(
+                f"The weight of layer '{path}' is pruned already. Write "
+                "stochastic_bitwise_ensemble() first in the sum: 'stochastic_bitwise_ensemble() + "
+                "one_cycle_pruning()'."
+            )
+        raise SpecError(
+            f"The weight of layer '{path}' has a {type(step).__name__} already. One technique of a "
+            "sum can choose the weights' values."
+        )
+
+
+def _spread(weight: Tensor, values: Tensor) -> None:
+    """Spread fresh weights over the values and keep them in their range, where the mean is w."""
+    spread_latent(weight, values)
     with torch.no_grad():
-        largest = weight.abs().max()
-        weight.div_(torch.where(largest > 0, largest, 1.0))
+        weight.clamp_(float(values[0]), float(values[-1]))
 
 
 def coin(seed: int, member: int, *, register: int | None = None, antithetic: bool = False) -> Coin:
@@ -87,16 +113,23 @@ def coin(seed: int, member: int, *, register: int | None = None, antithetic: boo
         seed: of the ensemble, >= 0.
         member: its number, from 0.
         register: bits of the shift register (4, 8 or 16) that rounds as small hardware does; None
-            for a generator.
+            for a generator. Each member, or antithetic pair, starts in a state of its own, so there
+            are no more of them than states: 15, 255 or 65,535.
         antithetic: members 2j and 2j + 1 use u and 1 - u.
+
+    Raises:
+        SpecError: an option is out of range.
     """
+    _check_whole("member", member, 0)
+    _check_draws(member + 1, seed, register, antithetic)
     number, mirrored = (member // 2, bool(member % 2)) if antithetic else (member, False)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
     if register is None:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         return RandomCoin(generator, mirrored)
-    period = (1 << register) - 1
-    state = int(torch.randint(1, period + 1, (), generator=generator))
-    return RegisterCoin(ShiftRegister(register, state), mirrored)
+    # Without repetition: two members that start in the same state would be the same network.
+    states = (1 << register) - 1
+    order = torch.randperm(states, generator=torch.Generator().manual_seed(seed))
+    return RegisterCoin(ShiftRegister(register, 1 + int(order[number])), mirrored)
 
 
 def draw_members(
@@ -120,7 +153,7 @@ def draw_members(
         NoEffect: the model has no layer with levels.
         SpecError: an option is out of range.
     """
-    _check_draws(members, seed, register)
+    _check_draws(members, seed, register, antithetic)
     return Group(
         [
             draw_network(model, coin(seed, m, register=register, antithetic=antithetic))
@@ -129,16 +162,31 @@ def draw_members(
     )
 
 
-def _check_draws(members: object, seed: object, register: object) -> None:
-    whole = isinstance(members, int) and not isinstance(members, bool) and members >= 1
-    require(whole, f"members was given {members!r}; expected a whole number >= 1.")
-    whole = isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0
-    require(whole, f"seed was given {seed!r}; expected a whole number >= 0.")
+def _check_whole(name: str, value: object, least: int) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(whole, f"{name} was given {value!r}; expected a whole number >= {least}.")
+
+
+def _check_draws(
+    members: int, seed: int, register: int | None, antithetic: bool, seed_name: str = "seed"
+) -> None:
+    _check_whole("members", members, 1)
+    _check_whole(seed_name, seed, 0)
+    check_flag("antithetic", antithetic)
+    if register is None:
+        return
     known = ", ".join(map(str, TAPS))
     require(
-        register is None or register in TAPS,
+        not isinstance(register, bool) and register in TAPS,
         f"register was given {register!r}; expected the bits of a shift register ({known}), or "
         "None.",
+    )
+    most = ((1 << register) - 1) * (2 if antithetic else 1)
+    require(
+        members <= most,
+        f"{members} members were asked of a shift register of {register} bits, which has "
+        f"{(1 << register) - 1} states to start in: at most {most:,} members differ. Use a wider "
+        "register, or register=None.",
     )
 
 
@@ -181,10 +229,9 @@ def stochastic_bitwise_ensemble(  # noqa: PLR0913 - the options of one technique
     _names(rounding, "rounding", ROUNDINGS)
     _names(first, "first", ("levels", "real"))
     _names(last, "last", ("levels", "real"))
-    _check_draws(members, draw, register)
+    _check_draws(members, draw, register, antithetic, "draw")
     combine = Combine(output)
-    whole = isinstance(reestimate, int) and not isinstance(reestimate, bool) and reestimate >= 0
-    require(whole, f"reestimate was given {reestimate!r}; expected a whole number >= 0.")
+    _check_whole("reestimate", reestimate, 0)
 
     def prepare(model: nn.Module, data: Data) -> nn.Module:
         if output != "logits" and not data.class_names:
@@ -204,22 +251,33 @@ def stochastic_bitwise_ensemble(  # noqa: PLR0913 - the options of one technique
         return nn.Sequential(group, combine)
 
     def charge(run: Run, model: nn.Module) -> nn.Module:
-        sample = run.data.train.batch(torch.zeros(1, dtype=torch.int64)).inputs
+        first_sample = run.data.train.batch(torch.zeros(1, dtype=torch.int64)).inputs
+        sample = [x.to(run.device.torch) for x in first_sample]
+        count = sum(map(len, _rows(run.data, reestimate)))
         with run.meter.training(model):
-            run.meter.add_macs(members * reestimate * forward_macs(model, *sample))
+            run.meter.add_macs(members * count * forward_macs(model, *sample))
         return model
 
     return Technique(
         prepare_model=prepare,
-        hooks=(ClipLatentWeights,),
+        hooks=(_clip,),
         train=AfterTraining(charge) if reestimate else train_once,
         finish_model=finish,
     )
 
 
+def _clip(model: nn.Module, plan: Plan) -> Hook:
+    return ClipLatentWeights(model, plan, latent_limit(model))
+
+
 def _batches(data: Data, samples: int) -> list[tuple[Tensor, ...]]:
     """Return the inputs of the first training samples, in batches of several."""
+    return [data.train.batch(rows).inputs for rows in _rows(data, samples)]
+
+
+def _rows(data: Data, samples: int) -> list[Tensor]:
+    """Return the numbers of those samples, batch by batch."""
     count = min(samples, len(data.train))
     starts = range(0, count, _NORM_BATCH)
     rows = [torch.arange(start, min(start + _NORM_BATCH, count)) for start in starts]
-    return [data.train.batch(part).inputs for part in rows if len(part) > 1]
+    return [part for part in rows if len(part) > 1]

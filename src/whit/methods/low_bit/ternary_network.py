@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from whit.core.data import Data
 from whit.core.options import is_number, nearest, require
 from whit.core.technique import AfterTraining, Technique, technique
+from whit.errors import SpecError
 from whit.parts.firing_blocks import Block, blocks, make_teacher
 from whit.parts.layer_samples import inputs_of_last, observe
 from whit.parts.levels import Levels, add_levels
@@ -55,6 +56,7 @@ from whit.procedures.ternary_conversion import (
 Input = Literal["ternary", "binary", "integer", "given"]
 Weights = Literal["real", "ternary"]
 INPUTS = ("ternary", "binary", "integer", "given")
+_RETRAIN, _SAMPLES, _CANDIDATES = 0.25, 10_000, 256
 
 
 def ternary_teacher(
@@ -142,13 +144,11 @@ def ternarise(
 
     Raises:
         NotApplicable: the model is no chain of blocks, or its input is not quantised.
-        SpecError: the last layer is to be fitted, and there are no labels.
+        SpecError: there are no samples, they are not finite, or the labels of a last layer that is
+            to be fitted are missing, too few, or no classes of the model.
     """
     options = conversion or Conversion()
-    require(
-        labels is not None or options.last == "real",
-        "The last layer is fitted to labels, and labels is None; give them, or last='real'.",
-    )
+    _check_samples(model, inputs, labels, options.last)
     generator = torch.Generator().manual_seed(seed)
     exact = has_ternary_weights(model.eval())
     original = copied(model)
@@ -177,6 +177,29 @@ def ternarise(
         reports.append(LayerReport(last.path, accuracy, 1.0, _zeros(blocks(model)[-1])))
     model.eval()
     return reports
+
+
+def _check_samples(model: nn.Module, inputs: Tensor, labels: Tensor | None, last: str) -> None:
+    require(len(inputs) > 0, "inputs was given no sample; expected one or more.")
+    require(bool(inputs.isfinite().all()), "inputs holds NaN or infinite numbers.")
+    if last == "real":
+        return
+    if labels is None:
+        raise SpecError(
+            "The last layer is fitted to labels, and labels is None; give them, or last='real'."
+        )
+    require(
+        labels.dtype == torch.int64 and labels.shape == (len(inputs),),
+        f"labels was given {labels.dtype} {list(labels.shape)}; expected torch.int64 "
+        f"[{len(inputs)}], one class number for each sample.",
+    )
+    classes = len(blocks(model)[-1].layer.weight)
+    low, high = int(labels.min()), int(labels.max())
+    require(
+        0 <= low and high < classes,
+        f"labels was given numbers from {low} to {high}; the model has the classes 0 to "
+        f"{classes - 1}.",
+    )
 
 
 def _drawn(inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -228,30 +251,28 @@ def ternary_network(  # noqa: PLR0913 - the options of one technique, all by nam
     input: Input = "ternary",
     threshold: float | None = None,
     last: Last = "ternary",
-    retrain: float = 0.25,
-    samples: int = 10_000,
-    candidates: int = 256,
+    retrain: float = _RETRAIN,
+    samples: int = _SAMPLES,
+    candidates: int = _CANDIDATES,
 ) -> Technique:
     """Train a teacher that fires by chance, then fit a network of -1, 0 and +1 to it.
 
     Args:
         squash: "tanh" or "hardtanh", in the place of every activation.
-        weights: of the teacher: "real", or "ternary" (then the student is the folded teacher).
+        weights: of the teacher: "real", or "ternary" (then the student is the folded teacher, and
+            `retrain`, `samples` and `candidates` have no meaning).
         input: how the normalised input is quantised: "ternary", "binary" (0 and 1), "integer" (8
             bits), or "given" for small whole numbers that need no quantiser.
         threshold: of a ternary (None: 0.5) or binary (None: 0) input.
         last: "ternary", fitted to the labels, or "real".
         retrain: epochs on which the real rest is trained after each hidden layer, as a share of the
             run's; 0 for none.
-        samples: outputs that a neuron is fitted on, >= 1.
+        samples: outputs that a hidden neuron is fitted on, >= 1; the last layer is fitted on all.
         candidates: of the exhaustive search of a neuron that the quick search did not fit well.
     """
     _check_teacher(squash, weights, input, threshold)
+    _check_fit(weights, retrain, samples, candidates)
     options = Conversion(last, samples, SearchOptions(most_candidates=candidates))
-    require(
-        is_number(retrain) and 0 <= retrain <= 10,
-        f"retrain was given {retrain!r}; expected a number from 0 to 10.",
-    )
 
     def prepare(model: nn.Module, data: Data) -> nn.Module:
         require_classes(bool(data.class_names), last)  # before the teacher is trained in vain
@@ -268,6 +289,26 @@ def ternary_network(  # noqa: PLR0913 - the options of one technique, all by nam
         # Where the procedure has run, nothing is left to round.
         finish_model=lambda model, data: round_all(model, last),
     )
+
+
+def _check_fit(weights: str, retrain: float, samples: int, candidates: int) -> None:
+    require(
+        is_number(retrain) and 0 <= retrain <= 10,
+        f"retrain was given {retrain!r}; expected a number from 0 to 10.",
+    )
+    whole = isinstance(candidates, int) and not isinstance(candidates, bool) and candidates >= 0
+    require(whole, f"candidates was given {candidates!r}; expected a whole number >= 0.")
+    if weights == "real":
+        return
+    for name, value, usual in (
+        ("retrain", retrain, _RETRAIN),
+        ("samples", samples, _SAMPLES),
+        ("candidates", candidates, _CANDIDATES),
+    ):
+        require(
+            value == usual,
+            f"{name} has no meaning with weights='ternary': the teacher is folded, not fitted.",
+        )
 
 
 def _check_teacher(squash: str, weights: str, input: str, threshold: float | None) -> None:

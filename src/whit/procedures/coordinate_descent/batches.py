@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whit.core.data import Augment
 from whit.core.options import require
+from whit.procedures.coordinate_descent.finite import require_finite
 from whit.procedures.coordinate_descent.input_block import InputBlock, InputLevels
 
 BLOCK = 5000
@@ -58,7 +59,12 @@ class Batches:
         self.inputs, self.target, self.front, self.bias = inputs, target, front, bias
         self.augment, self.reuse, self.seed = augment, reuse, seed
         self.block = min(block, len(target))
-        self.levels = InputLevels.of(front(inputs[:LEVELS_FROM].float()), grid=2)
+        require_finite(inputs, "input")
+        require_finite(target, "target")
+        with torch.no_grad():
+            # A copy, since modules before the first layer may work in place.
+            some = front(inputs[:LEVELS_FROM].float().clone())
+        self.levels = InputLevels.of(some, grid=2)
         self.window: dict[int, tuple[InputBlock, Tensor]] = {}
         self.taken = 0
 
@@ -94,7 +100,8 @@ class Batches:
             raw = raw.float()
         if self.augment is not None and noise is not None:
             raw = self.augment(raw, noise)
-        columns = self.front(raw).to(dtype)
+        with torch.no_grad():
+            columns = self.front(raw).to(dtype)
         target = self.target[chosen]
         target = target.t().to(dtype).contiguous() if target.dim() > 1 else target
         values, base = self.levels.values, self.levels.base

@@ -13,10 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from whit.parts.straight_through import Sign
 from whit.procedures.coordinate_descent.graph import Call
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 Step = Callable[[Tensor, int], Tensor]
+# They return new numbers and leave their input as it is, if not told to work in place.
+NEW_NUMBERS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SiLU,
+    nn.GELU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Hardtanh,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Softplus,
+    Sign,
+)
 DROPOUTS = nn.modules.dropout._DropoutNd
 POOLINGS = (
     nn.MaxPool2d,
@@ -164,9 +181,16 @@ def _on_images(module: nn.Module) -> Step:
     return step
 
 
+def leaves_its_input(module: nn.Module) -> bool:
+    """Say whether a module is known not to change its input; functions and others may do so."""
+    return type(module) in NEW_NUMBERS and not getattr(module, "inplace", False)
+
+
 def _on_elements(module: nn.Module) -> Step:
+    untouched = leaves_its_input(module)
+
     def step(x: Tensor, unit: int) -> Tensor:
-        mapped: Tensor = module(x)
+        mapped: Tensor = module(x if untouched else x.clone())
         return mapped
 
     return step

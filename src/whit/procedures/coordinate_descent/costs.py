@@ -10,11 +10,13 @@ weighs as much as 0.01 of the loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from whit.errors import SpecError
 from whit.measure.energy import mac_pj
 from whit.procedures.coordinate_descent.moves import Moves, levels_of, set_levels
 from whit.procedures.coordinate_descent.network import DiscreteLayer, DiscreteNetwork
@@ -32,8 +34,19 @@ class Cost:
         self.function = function
 
     def value(self, network: DiscreteNetwork) -> float:
-        """Return the cost as the network is."""
-        return float(self.function(network))
+        """Return the cost as the network is; infinite for what is never to be taken.
+
+        Raises:
+            SpecError: the function returns what is no number.
+        """
+        returned = self.function(network)
+        try:
+            cost = float(returned)
+        except (TypeError, ValueError):
+            cost = math.nan
+        if math.isnan(cost):
+            raise SpecError(f"The cost returned {returned!r}; expected a number.")
+        return cost
 
     def after(self, network: DiscreteNetwork, moves: Moves) -> Tensor:
         """Return the cost after each move alone, float64 [moves]; the network is left as it is."""

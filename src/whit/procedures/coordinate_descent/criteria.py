@@ -75,6 +75,7 @@ class Criterion:
 
         Raises:
             NotApplicable: with the shapes.
+            SpecError: there are classes without an output.
         """
         classes = not target.is_floating_point()
         if self.needs_classes and (not classes or target.dim() != 1 or output.dim() != 2):
@@ -82,6 +83,11 @@ class Criterion:
                 f"This criterion needs outputs [samples, classes] and classes [samples]; the model "
                 f"gives {list(output.shape)} and the targets are {target.dtype} "
                 f"{list(target.shape)}. Use criterion='mse' for numbers."
+            )
+        if self.needs_classes and not 0 <= int(target.min()) <= int(target.max()) < output.shape[1]:
+            raise SpecError(
+                f"The targets are classes from {int(target.min())} to {int(target.max())}, and the "
+                f"model gives {output.shape[1]} outputs; expected 0 to {output.shape[1] - 1}."
             )
 
 

@@ -12,11 +12,13 @@ accepts none certifies that no single move improves: the network is 1-optimal.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from whit.core.options import require
 from whit.errors import NotApplicable, SpecError
 from whit.procedures.coordinate_descent.acceptance import search_scales
 from whit.procedures.coordinate_descent.costs import Cost, NonzeroCost, energy_cost
@@ -24,11 +26,31 @@ from whit.procedures.coordinate_descent.network import DiscreteNetwork
 from whit.procedures.coordinate_descent.options import Sweep, SweepOptions
 from whit.procedures.coordinate_descent.scoring import ExactScorer
 from whit.procedures.coordinate_descent.sweeping import Sweeper
+from whit.procedures.coordinate_descent.working_copy import as_samples
 
 # The loss that incremental updates give may differ from a fresh one by so much, relatively.
 LARGEST_DRIFT = 1e-6
 # A guided sweep that makes fewer moves than this share of the units leaves the rest to a full one.
 FEW_MOVES = 0.25
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The best state so far: its loss, the layers, and what is known of it."""
+
+    loss: float
+    layers: list[dict[str, Any]]
+    one_optimal: bool
+    reason: str
+
+
+def _same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
+    return all(
+        a["scale"] == b["scale"]
+        and torch.equal(a["index"], b["index"])
+        and (a["bias_index"] is None or torch.equal(a["bias_index"], b["bias_index"]))
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 class CoordinateDescent:
@@ -45,8 +67,9 @@ class CoordinateDescent:
     Attributes:
         history: rows so far.
         finished: whether no sweep is left to do.
-        one_optimal: whether the last sweep certified that no single move improves the loss.
-        reason: why it finished.
+        one_optimal: whether the last sweep certified that no single move improves the loss; after
+            `finish`, whether that is so of the state that was kept.
+        reason: why it finished; after `finish`, why the kept state is what it is.
 
     Raises:
         SpecError: options that do not fit the data, or a start from which nothing can move.
@@ -79,13 +102,14 @@ class CoordinateDescent:
         self._phase = "guided" if self.options.guided else "sweep"
         self._restart = self._rows = 0
         self._first_scales = [layer.scale for layer in network.layers]
-        self._best: tuple[float, list[dict[str, Any]]] | None = None
+        self._best: _Kept | None = None
         self._spent = 0.0
         self._begin = time.perf_counter()
         self.sweeper = Sweeper(network, self.options, self.generator, self._over_budget)
         self._past_macs = self._past_candidates = 0
         units = sum(len(layer.index) for layer in network.layers)
         self._few = int(FEW_MOVES * units)
+        self._judge_start()
 
     def _check(self) -> None:
         options = self.options
@@ -96,6 +120,10 @@ class CoordinateDescent:
             )
         if options.keep == "best_valid" and self.valid is None:
             raise SpecError("keep='best_valid' needs validation samples: give valid=(x, y).")
+        if self.valid is not None:
+            pair = isinstance(self.valid, tuple | list) and len(self.valid) == 2
+            require(pair, "valid needs a pair: inputs and targets of the validation samples.")
+            as_samples(*self.valid)
 
     def _scorer(self, rows: Tensor | slice) -> ExactScorer:
         return ExactScorer(
@@ -179,13 +207,30 @@ class CoordinateDescent:
             candidates,
             seconds,
         )
-        by_valid = self.options.keep == "best_valid"
-        if by_valid or self.options.restarts > 1:
-            assert valid is not None or not by_valid
-            judged = valid[0] if by_valid and valid is not None else row.loss
-            if self._best is None or judged < self._best[0]:
-                self._best = judged, self.network.state_dict()
+        if self.options.keep == "best_valid":
+            assert valid is not None
+            self._judge(valid[0])
+        elif self.options.restarts > 1:
+            self._judge(row.loss)
         return row
+
+    def _judge_start(self) -> None:
+        """The start may be better on validation than all that comes: it is row 0."""
+        if self.options.keep == "best_valid" and self.valid is not None:
+            self._judge(self.scorer.measure(*self.valid)[0])
+
+    def _judge(self, loss: float) -> None:
+        if self._best is None or loss < self._best.loss:
+            reason = f"of the states so far, the best was kept: that after sweep {self._rows}"
+            if self.options.restarts > 1:
+                reason += f" of restart {self._restart}"
+            self._best = _Kept(loss, self.network.state_dict(), False, reason)
+
+    def _note_end(self, reason: str) -> None:
+        """What is known of the present state is known of the kept one, where they are the same."""
+        if self._best is not None and _same(self._best.layers, self.network.state_dict()):
+            if not self._best.one_optimal:
+                self._best = replace(self._best, one_optimal=self.one_optimal, reason=reason)
 
     def _conclude(self, row: Sweep, whole: bool) -> None:
         """Decide what comes next."""
@@ -198,6 +243,7 @@ class CoordinateDescent:
             and options.rule != "gradient"
         )
         if self._over_budget():
+            self._note_end("the limit of seconds or candidates is reached")
             self._stop("the limit of seconds or candidates is reached")
         elif row.kind == "guided":
             self._phase = "guided" if row.accepted > self._few else "sweep"
@@ -208,13 +254,21 @@ class CoordinateDescent:
         elif row.kind == "sweep" and options.pairs and not self._rows >= options.sweeps:
             self._phase = "pairs"
         else:
-            self._end_restart("no move improves the loss")
+            self._end_restart(self._why_nothing_moved())
+
+    def _why_nothing_moved(self) -> str:
+        if self.options.rule != "gradient":
+            return "no move improves the loss"
+        if self.sweeper.flat:
+            return "all gradients are 0, so the rule 'gradient' has no move to try"
+        return "no move against the gradient improves the loss"
 
     def _stop_after_sweeps(self) -> None:
         if self._rows >= self.options.sweeps:
             self._end_restart(f"{self._rows} sweeps are done")
 
     def _end_restart(self, reason: str) -> None:
+        self._note_end(reason)
         if self._restart + 1 >= self.options.restarts:
             self._stop(reason)
             return
@@ -223,6 +277,7 @@ class CoordinateDescent:
         self._phase = "guided" if self.options.guided else "sweep"
         self.network.restart(self.generator, self._first_scales)
         self.scorer.refresh()
+        self._judge_start()
 
     def _stop(self, reason: str) -> None:
         self.finished, self.reason = True, reason
@@ -255,7 +310,8 @@ class CoordinateDescent:
     def finish(self) -> None:
         """Take the kept state, if one is asked for, and write weights and statistics."""
         if self._best is not None:
-            self.network.load_state_dict(self._best[1])
+            self.network.load_state_dict(self._best.layers)
+            self.one_optimal, self.reason = self._best.one_optimal, self._best.reason
             self.scorer.refresh()
         self.scorer.write_back()
 
@@ -267,7 +323,7 @@ class CoordinateDescent:
         """Return all that a later `load_state_dict` needs to go on to the same bits."""
         return {
             "layers": self.network.state_dict(),
-            "best": None if self._best is None else [self._best[0], self._best[1]],
+            "best": None if self._best is None else vars(self._best),
             "generator": self.generator.get_state(),
             "history": [list(row) for row in self.history],
             "progress": [self._phase, self._restart, self._rows, self._spent],
@@ -278,7 +334,7 @@ class CoordinateDescent:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a saved descent was, after a sweep."""
         self.network.load_state_dict(state["layers"])
-        self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
+        self._best = None if state["best"] is None else _Kept(**state["best"])
         self.generator.set_state(state["generator"].cpu())
         self.history = [Sweep(*row) for row in state["history"]]
         self._phase, self._restart, self._rows, self._spent = state["progress"]

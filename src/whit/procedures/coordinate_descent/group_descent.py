@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from whit.core.options import is_number, nearest, require
+from whit.parts.levels import eight_bits
 from whit.procedures.coordinate_descent.input_block import InputBlock
 from whit.procedures.coordinate_descent.last_layer import (
     exact_moves,
@@ -31,7 +32,7 @@ from whit.procedures.coordinate_descent.pursuit import Moves, line_search, pursu
 from whit.procedures.coordinate_descent.two_layer import GROUP, TwoLayer
 
 Blocks = Sequence[tuple[InputBlock, Tensor]]
-SCALES = ("free", "powers_of_two", "fixed")
+SCALES = ("free", "eight_bits", "powers_of_two", "fixed")
 FEWEST_MOVES = 4
 MOST_LAST_MOVES = 256
 # Lower losses by less are rounding: relative to 1, float32 losses summed in float64.
@@ -51,9 +52,11 @@ class GroupOptions:
         group: hidden units of a group, >= 1; 32 suits AVX2.
         last_layer: visits of the last layer in a sweep, >= 0.
         scales: "free" fits the scale of the logits by Newton's method, "powers_of_two" tries to
-            double or halve each layer's (so it stays a shift), "fixed" leaves them.
+            double or halve each layer's (so it stays a shift), "fixed" leaves them; "eight_bits" is
+            as "free", at scales of 8 significant bits only.
         exact: score the moves of both layers exactly; else those of the last layer are predicted,
             and those of the first where the inputs are off their levels.
+        single: try the best move alone too, whatever more of them promise; takes longer.
     """
 
     moves_per_unit: int = 16
@@ -63,6 +66,7 @@ class GroupOptions:
     last_layer: int = 2
     scales: str = "free"
     exact: bool = False
+    single: bool = False
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
@@ -169,7 +173,7 @@ class GroupDescent:
             return self._try_first(group, moves.first(count))
 
         most = min(len(moves), self.first_moves)
-        best = line_search(most, self._limit, attempt)
+        best = line_search(most, self._limit, attempt, options.single)
         self.tally.candidates += scores.candidates
         if best is not None:
             self.loss, count, states = best
@@ -210,7 +214,7 @@ class GroupDescent:
             return network.loss_at(logits), logits
 
         most = min(len(moves), self.last_moves)
-        best = line_search(most, self._limit, attempt)
+        best = line_search(most, self._limit, attempt, options.single)
         if best is not None:
             self.loss, count, logits = best
             taken = moves.first(count)
@@ -228,7 +232,7 @@ class GroupDescent:
             return
         factors = (2.0, 0.5) if self.options.scales == "powers_of_two" else ()
         if network.second.fixed is None:  # a real bias that is fixed has its own scale
-            for factor in factors or (scale_of_logits(network),):
+            for factor in factors or (self._free_factor(),):
                 logits = [rows.logits * factor for rows in network.rows]
                 loss = network.loss_at(logits)
                 if loss < self._limit:
@@ -244,6 +248,29 @@ class GroupDescent:
                 for rows, (pre, hidden, scaled) in zip(network.rows, states, strict=True):
                     rows.pre, rows.hidden, rows.logits = pre, hidden, scaled
                 break
+
+    def _free_factor(self) -> float:
+        factor = scale_of_logits(self.network)
+        return self._eight_bits(factor) if self.options.scales == "eight_bits" else factor
+
+    def _eight_bits(self, factor: float) -> float:
+        """Return the factor that makes the scale of the logits one of 8 significant bits."""
+        scale = self.network.second.scale
+        if not bool((scale == scale[0]).all()):  # scales of channels are the model's own
+            return float(eight_bits(torch.tensor(factor, dtype=torch.float64)))
+        return float(eight_bits(scale[0] * factor) / scale[0])
+
+    def round_scales(self) -> None:
+        """Round a free scale of the logits to 8 significant bits, as default scales are.
+
+        The loss becomes that at the new scale; it may rise by what the rounding does.
+        """
+        network = self.network
+        if self.options.scales != "free" or network.second.fixed is not None:
+            return
+        network.second.scale *= self._eight_bits(1.0)
+        network.put_logits([network.forward_last(rows) for rows in network.rows])
+        self.loss = network.loss()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a later `load_state_dict` needs to go on with the next batch."""

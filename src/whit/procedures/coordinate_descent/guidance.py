@@ -38,20 +38,34 @@ def gradients(state: NetworkState, curvature: bool = False) -> tuple[list[Tensor
         module.requires_grad_(True)
     try:
         with torch.enable_grad():
-            values = state.propagation.forward(state.inputs)
-            output = state.propagation.output(values)
-            loss = state.criterion.losses(output, state.target).mean()
-            backward = _Backward(state, values, output)
-            first = backward.of_loss(loss)
-            second = [torch.zeros_like(g) for g in first]
-            if curvature:
-                for vector in _directions(state, output):
-                    for total, more in zip(second, backward.squares(vector), strict=True):
-                        total += more
+            first, second = None, None
+            for part in state.parts_with_gradients():
+                slopes, bends = _sums(state, part, curvature)
+                first, second = _added(first, slopes), _added(second, bends)
     finally:
         for module in state.modules.values():
             module.requires_grad_(False)
-    _charge(state, 3 + 2 * (output.shape[-1] if curvature else 0))
+    _charge(state, 3 + 2 * (state.output.shape[-1] if curvature else 0))
+    assert first is not None and second is not None
+    samples = len(state.target)
+    return [total / samples for total in first], [total / samples for total in second]
+
+
+def _added(totals: list[Tensor] | None, more: list[Tensor]) -> list[Tensor]:
+    return more if totals is None else [a.add_(b) for a, b in zip(totals, more, strict=True)]
+
+
+def _sums(state: NetworkState, part: slice, curvature: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Return g and h summed over some samples."""
+    values = state.propagation.forward(state.inputs[part])
+    output = state.propagation.output(values)
+    backward = _Backward(state, values, output)
+    first = backward.of_loss(state.criterion.losses(output, state.target[part]).sum())
+    second = [torch.zeros_like(g) for g in first]
+    if curvature:
+        for vector in _directions(state, output):
+            for total, more in zip(second, backward.squares(vector), strict=True):
+                total += more
     return first, second
 
 
@@ -102,18 +116,18 @@ class _Backward:
         ]
 
     def squares(self, vector: Tensor) -> list[Tensor]:
-        """Return the mean over samples of (d(v output) / dw)^2 by position."""
+        """Return the sum over samples of (d(v output) / dw)^2 by position."""
         deltas = torch.autograd.grad(
             self.output, self.results, vector, True, allow_unused=True, materialize_grads=True
         )
         return [
-            _mean_squares(place, inputs, delta)
+            _summed_squares(place, inputs, delta)
             for place, inputs, delta in zip(self.state.places, self.inputs, deltas, strict=True)
         ]
 
 
-def _mean_squares(place: Place, inputs: Tensor, delta: Tensor) -> Tensor:
-    """Return the mean over samples of the squared derivative of each weight and discrete bias."""
+def _summed_squares(place: Place, inputs: Tensor, delta: Tensor) -> Tensor:
+    """Return the sum over samples of the squared derivative of each weight and discrete bias."""
     total: Tensor | None = None
     for start in range(0, len(inputs), SAMPLES_AT_ONCE):
         stop = start + SAMPLES_AT_ONCE
@@ -127,7 +141,7 @@ def _mean_squares(place: Place, inputs: Tensor, delta: Tensor) -> Tensor:
             part = torch.cat([part, units.sum(2).square().sum(0)])
         total = part if total is None else total + part
     assert total is not None
-    return total / len(inputs)
+    return total
 
 
 def _rows(place: Place, inputs: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,16 +174,31 @@ def unit_slope(state: NetworkState, number: int, unit: int) -> Tensor:
         unit: output channel.
     """
     place = state.places[number]
-    value = state.values[place.node].clone().requires_grad_(True)
-    with torch.enable_grad():
-        output = state.propagation.onward(place.node, value, state.values, 1)
-        loss = state.criterion.losses(output, state.target).mean()
-        (delta,) = torch.autograd.grad(loss, value, allow_unused=True, materialize_grads=True)
+    delta = torch.empty_like(place.channel(state.values[place.node], unit))
+    for part in state.parts_with_gradients(place):
+        delta[part] = place.channel(_output_slope(state, place, part), unit)
     state.charge(place, 3)
+    flat = delta.flatten()
     position = positions_of_unit(place.layer, unit)
-    columns = state.columns(place, position).flatten(1)
-    slope: Tensor = columns @ place.channel(delta, unit).flatten()
-    return slope
+    state.macs += len(position) * len(flat)
+    slopes = [
+        state.columns(place, some).flatten(1) @ flat
+        for some in torch.split(position, state.channels_at_once(place))
+    ]
+    return torch.cat(slopes)
+
+
+def _output_slope(state: NetworkState, place: Place, part: slice) -> Tensor:
+    """Return the derivative of the mean loss by a layer's output, for some samples."""
+    value = state.values[place.node][part].clone().requires_grad_(True)
+    # Rows only where they are needed: all samples in turn need no copy of what is kept.
+    rows = torch.arange(part.start, part.stop) if len(value) < len(state.target) else None
+    with torch.enable_grad():
+        output = state.propagation.onward(place.node, value, state.values, 1, rows)
+        loss = state.criterion.losses(output, state.target[part]).sum() / len(state.target)
+        found = torch.autograd.grad(loss, value, allow_unused=True, materialize_grads=True)
+    delta: Tensor = found[0]
+    return delta
 
 
 def predicted_changes(

@@ -23,6 +23,8 @@ from whit.procedures.coordinate_descent.treatable import Discretisable, treatabl
 
 Starting = Literal["random", "from_model"]
 Biases = Literal["auto", "discrete", "keep"]
+# A random start of small layers may be all zeros by chance; then another is drawn.
+MOST_DRAWS = 100
 
 
 @dataclass(eq=False)
@@ -112,7 +114,7 @@ class DiscreteNetwork:
                 discrete but in layers that keep their own values.
             start: "random" draws every weight uniformly from the values; "from_model" takes the
                 nearest to the model's.
-            skip: paths of layers that stay real and fixed.
+            skip: paths of layers that stay real and fixed; a text is one path.
             generator: of the random start.
 
         Raises:
@@ -142,20 +144,26 @@ class DiscreteNetwork:
                     begin.channel_scale,
                 )
             )
-        return cls(model, layers, whole_chain(steps))
+        network = cls(model, layers, whole_chain(steps))
+        if start == "random" and network.dead_layers():
+            network.restart(rule.generator, [layer.scale for layer in layers])
+        return network
 
     def restart(self, generator: torch.Generator, scales: Sequence[float]) -> None:
-        """Draw all discrete weights and biases anew.
+        """Draw all discrete weights and biases anew, so that single moves lead somewhere.
 
         Args:
             generator: of the random numbers.
             scales: of the layers, > 0.
         """
-        for layer, scale in zip(self.layers, scales, strict=True):
-            layer.index = random_index(layer.index.shape, layer.values, generator)
-            if layer.bias_index is not None:
-                layer.bias_index = random_index(layer.bias_index.shape, layer.values, generator)
-            layer.scale = scale
+        for _ in range(MOST_DRAWS):
+            for layer, scale in zip(self.layers, scales, strict=True):
+                layer.index = random_index(layer.index.shape, layer.values, generator)
+                if layer.bias_index is not None:
+                    layer.bias_index = random_index(layer.bias_index.shape, layer.values, generator)
+                layer.scale = scale
+            if not self.dead_layers():
+                return
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return copies of the indices and the scales of all layers."""
@@ -180,14 +188,19 @@ class DiscreteNetwork:
             if state["bias_index"] is not None:
                 layer.bias_index = state["bias_index"].clone()
 
+    def dead_layers(self) -> list[str]:
+        """Return the layers of zeros where there are two or more, so that nothing can move."""
+        dead = [layer.path for layer in self.layers if not bool(layer.weight().any())]
+        return dead if len(dead) >= 2 else []
+
     def require_alive(self) -> None:
         """Refuse a start from which single moves lead nowhere.
 
         Raises:
             SpecError: two or more layers hold zeros only.
         """
-        dead = [layer.path for layer in self.layers if not bool(layer.weight().any())]
-        if len(dead) >= 2:
+        dead = self.dead_layers()
+        if dead:
             raise SpecError(
                 f"All weights of the layers {', '.join(dead)} are 0. Whichever single weight "
                 "changes, the product of these layers stays 0, so only biases could ever move. "

@@ -129,6 +129,10 @@ class SweepOptions:
             self.seconds is None or (is_number(self.seconds) and self.seconds > 0),
             f"seconds was given {self.seconds!r}; expected a number above 0, or None.",
         )
+        require(
+            self.cost is None or callable(self.cost),
+            f"cost was given {self.cost!r}; expected a function of the network, or None.",
+        )
         self._check_together()
 
     def _check_together(self) -> None:

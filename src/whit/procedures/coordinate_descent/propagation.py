@@ -155,7 +155,10 @@ class Propagation:
         args = fx.map_arg(node.args, held)
         named = fx.map_arg(node.kwargs, held)
         if node.op == "call_module":
-            return self._modules[node](*args, **named)
+            module = self._modules[node]
+            if _of_the_user(module) and args and isinstance(args[0], Tensor):
+                args = (args[0].clone(), *args[1:])  # its forward may work in place
+            return module(*args, **named)
         if node.op == "get_attr":
             return _attribute(self.steps, str(node.target))
         # Calls in place would change values that are kept.
@@ -170,7 +173,12 @@ class Propagation:
 def _in_place(node: fx.Node) -> bool:
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
     arithmetic = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i")
-    return name.endswith("_") or bool(node.kwargs.get("inplace")) or arithmetic
+    told = bool(node.kwargs.get("inplace")) or any(a is True for a in node.args[1:])
+    return name.endswith("_") or told or arithmetic
+
+
+def _of_the_user(module: nn.Module) -> bool:
+    return not type(module).__module__.startswith(("torch.", "whit."))
 
 
 def _attribute(root: nn.Module, path: str) -> Any:

@@ -90,18 +90,22 @@ def pursue(
 
 
 def line_search(
-    most: int, current: float, attempt: Callable[[int], tuple[float, State]]
+    most: int,
+    current: float,
+    attempt: Callable[[int], tuple[float, State]],
+    single: bool = False,
 ) -> tuple[float, int, State] | None:
     """Try to apply m moves for m = most, most / 2, ... 1; return (loss, m, state), or None.
 
     Stops at the first m whose loss is no better than that of twice as many, once a loss below the
-    current one was found. So m = 1 is always tried when no larger m helps, and the loss that comes
-    back is below the current one.
+    current one was found. So m = 1 is tried when no larger m helps, and the loss that comes back is
+    below the current one.
 
     Args:
         most: moves to begin with, >= 0.
         current: loss without any.
         attempt: applies m moves on trial and returns the true loss and what to keep for them.
+        single: always try m = 1 too, so that the result is no worse than the first move alone.
     """
     best: tuple[float, int, State] | None = None
     while most >= 1:
@@ -111,4 +115,8 @@ def line_search(
         elif best is not None:
             break
         most //= 2
+    if single and most > 1:
+        loss, state = attempt(1)
+        if best is not None and loss < best[0]:
+            best = (loss, 1, state)
     return best

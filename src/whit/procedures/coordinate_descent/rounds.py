@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -12,14 +11,22 @@ from whit.core.own_loop import OwnLoop
 from whit.core.run import Run
 from whit.procedures.coordinate_descent.batches import BLOCK, Batches
 from whit.procedures.coordinate_descent.descent import CoordinateDescent
-from whit.procedures.coordinate_descent.group_descent import GroupDescent, GroupOptions
+from whit.procedures.coordinate_descent.group_descent import (
+    Blocks,
+    GroupDescent,
+    GroupOptions,
+)
 from whit.procedures.coordinate_descent.input_block import Level
 from whit.procedures.coordinate_descent.neighbourhood import COUPLING_SAMPLES
 from whit.procedures.coordinate_descent.network import DiscreteNetwork
 from whit.procedures.coordinate_descent.options import SweepOptions
 from whit.procedures.coordinate_descent.stages import split_stages
 from whit.procedures.coordinate_descent.two_layer import TwoLayer
-from whit.procedures.coordinate_descent.two_layer_training import RoundReport, train_on_batches
+from whit.procedures.coordinate_descent.two_layer_training import (
+    RoundReport,
+    descend_to_optimum,
+    train_on_batches,
+)
 
 
 def descend_exactly(
@@ -91,14 +98,14 @@ class _GroupRounds:
         self.batches = Batches(
             run.data.train.inputs[0],
             run.data.train.target,
-            copy.deepcopy(nn.Sequential(*front)).cpu(),
+            nn.Sequential(*front),
             bias=self.two_layer.first.bias,
             augment=run.data.augment if augmented else None,
             seed=loop.seed,
         )
         self.descent = GroupDescent(self.two_layer, options, loop.seed)
         self.in_epoch = max(1, len(run.data.train.target) // BLOCK)
-        self.tried = 0
+        self.tried = {id(self.descent): 0}
         self.seconds = 0.0
         self.shown = 0, 0, 0.0  # accepted, candidates and seconds when the last round ended
 
@@ -107,13 +114,13 @@ class _GroupRounds:
         state = self.loop.resume()
         if state is not None:
             self.descent.load_state_dict(state["descent"])
-            self.tried = self.descent.tally.tried
+            self.tried[id(self.descent)] = self.descent.tally.tried
             self.batches.taken = state["taken"]
             self.seconds = state["seconds"]
             self.shown = self.descent.tally.accepted, self.descent.tally.candidates, self.seconds
 
-    def end_round(self, loss: float, seconds: float, last: bool = False) -> None:
-        """Write the weights and end a round of the loop."""
+    def end_round(self, loss: float, seconds: float, last: bool = False, **more: float) -> None:
+        """Write the weights and end a round of the loop; `more` is shown too."""
         self.two_layer.write_to(self.network)
         state: dict[str, Any] = {
             "descent": self.descent.state_dict(),
@@ -122,38 +129,51 @@ class _GroupRounds:
         }
         tally = self.descent.tally
         done = tally.accepted - self.shown[0], tally.candidates - self.shown[1]
-        figures = counted(*done, seconds - self.shown[2])
+        figures = counted(*done, seconds - self.shown[2]) | more
         self.shown = tally.accepted, tally.candidates, seconds
         self.loop.end_round(loss, state, figures=figures, last=last)
 
-    def charge(self) -> None:
-        """Charge the sums and products of the sweep that has just been done."""
-        descent = self.descent
-        macs = sweep_macs(descent, descent.tally.tried - self.tried)
+    def charge(self, descent: GroupDescent) -> None:
+        """Charge the sums and products of the sweep that a descent has just done."""
+        tried = descent.tally.tried
+        macs = sweep_macs(descent, tried - self.tried.get(id(descent), 0))
         self.loop.meter.add_macs(macs)
-        self.tried = descent.tally.tried
+        self.tried[id(descent)] = tried
 
     def stream(self, seconds: float | None) -> None:
         """Train on growing batches for the loop's rounds as epochs, or for a time."""
         total = self.loop.rounds * self.in_epoch if seconds is None else None
-        before = self.seconds
         loss = float("nan")
 
         def on_round(report: RoundReport) -> None:
             nonlocal loss
-            self.charge()
-            loss, self.seconds = report.loss, before + report.seconds
+            self.charge(self.descent)
+            loss, self.seconds = report.loss, report.seconds
             part = self.batches.taken / total if total else self.seconds / (seconds or 1.0)
             if (
                 part * self.loop.rounds >= self.loop.round + 1
                 and self.loop.round < self.loop.rounds
             ):
+                if self.loop.round + 1 == self.loop.rounds:
+                    loss = self.rounded()
                 self.end_round(loss, self.seconds)
 
-        left = None if seconds is None else max(seconds - before, 1e-9)
-        train_on_batches(self.descent, self.batches, seconds=left, rounds=total, on_round=on_round)
+        train_on_batches(
+            self.descent,
+            self.batches,
+            seconds=seconds,
+            rounds=total,
+            spent=self.seconds,
+            on_round=on_round,
+        )
         if self.loop.round < self.loop.rounds:
-            self.end_round(loss, self.seconds, last=True)
+            self.end_round(self.rounded(), self.seconds, last=True)
+
+    def rounded(self) -> float:
+        """Round free scales, and return the loss of the last batch at them."""
+        if self.descent.network.rows:  # none where a resumed run had no time left
+            self.descent.round_scales()
+        return self.descent.loss
 
     def fixed(self, seconds: float | None) -> None:
         """Sweep over all samples as they are, so that their loss never rises."""
@@ -162,10 +182,44 @@ class _GroupRounds:
             begin = self.loop.meter.charge().train_seconds
             self.descent.load(blocks)
             accepted = self.descent.sweep()
-            self.charge()
+            self.charge(self.descent)
+            spent = self.loop.meter.charge().train_seconds - begin
+            more: dict[str, float] = {}
+            if not accepted:
+                left = None if seconds is None else seconds - self.seconds - spent
+                more["one_optimal"] = float(self.certified(blocks, left))
             self.seconds += self.loop.meter.charge().train_seconds - begin
             over = seconds is not None and self.seconds >= seconds
-            self.end_round(self.descent.loss, self.seconds, last=over or not accepted)
+            self.end_round(self.descent.loss, self.seconds, over or not accepted, **more)
+
+    def certified(self, blocks: Blocks, seconds: float | None) -> bool:
+        """Go on by exact scores in float64; say whether the end is certified to be 1-optimal.
+
+        Args:
+            blocks: all samples, float32.
+            seconds: most that it may take; None for no limit.
+        """
+        exact: list[GroupDescent] = []
+
+        def on_sweep(one: GroupDescent) -> None:
+            self.charge(one)
+            if one is not self.descent:
+                exact[:] = [one]
+
+        certificate = descend_to_optimum(
+            self.descent, self.batches.all(torch.float64), seconds=seconds, on_sweep=on_sweep
+        )
+        tally = self.descent.tally
+        for one in exact:
+            tally.accepted += one.tally.accepted
+            tally.candidates += one.tally.candidates
+        self.descent.load(blocks)
+        if certificate is None:
+            return False
+        self.loop.meter.add_macs(sweep_macs(exact[0], 0))
+        tally.candidates += certificate.candidates
+        self.descent.loss = certificate.loss
+        return True
 
 
 def counted(accepted: int, candidates: int, seconds: float) -> dict[str, float]:
@@ -227,8 +281,9 @@ def descend_by_groups(  # noqa: PLR0913 - run, loop and network, then how, by na
         network: `... -> Linear -> elementwise activation -> Linear`.
         options: of the sweeps.
         criterion: "cross_entropy" or "mse".
-        monotone: sweep over all samples as they are, so that their loss never rises; else over
-            growing batches, with the task's augmentation.
+        monotone: sweep over all samples as they are, so that their loss never rises, and where
+            nothing is accepted any more go on by exact scores until no single move improves; else
+            over growing batches, with the task's augmentation.
         seconds: most seconds; None for the rounds alone.
 
     Raises:

@@ -24,13 +24,12 @@ from torch import Tensor
 from whit.procedures.coordinate_descent.costs import Cost
 from whit.procedures.coordinate_descent.moves import Moves, set_levels, unit_of
 from whit.procedures.coordinate_descent.places import Place
-from whit.procedures.coordinate_descent.state import NetworkState
+from whit.procedures.coordinate_descent.state import FLOAT64_BYTES, NetworkState
 
 # Fewer changed samples than this share are worth gathering.
 SPARSE_SHARE = 0.5
 # Values of one candidate that exist at once, beside those of the layers behind it.
 TEMPORARIES = 3
-FLOAT64_BYTES = 8
 
 
 class ExactScorer(NetworkState):
@@ -64,12 +63,15 @@ class ExactScorer(NetworkState):
         place = self.places[int(moves.layer[0])]
         unit = int(unit_of(place.layer, moves.position[:1]))
         shift = torch.zeros_like(place.channel(self.values[place.node], unit))
-        shifts, done = [], 0
+        shifts, parts, done = [], [], 0
         for size in sizes:
-            shift = shift + self._shift(place, moves.take(slice(done, size))).sum(0)
+            shift = shift + self._shift_together(place, moves.take(slice(done, size)))
             shifts.append(shift)
             done = size
-        losses = self._losses(place, unit, torch.stack(shifts))
+            if len(shifts) >= self.channels_at_once(place) or size == sizes[-1]:
+                parts.append(self._losses(place, unit, torch.stack(shifts)))
+                shifts = []
+        losses = torch.cat(parts)
         self.candidates += len(sizes)
         for cost in self.costs:
             extra = [self._cost_after(cost, moves.take(slice(m))) for m in sizes]

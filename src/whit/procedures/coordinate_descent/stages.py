@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from whit.errors import NotApplicable
+from whit.procedures.coordinate_descent.channels import leaves_its_input
 from whit.procedures.coordinate_descent.network import DiscreteNetwork
 
 Elementwise = Callable[[Tensor], Tensor]
@@ -15,6 +17,8 @@ Elementwise = Callable[[Tensor], Tensor]
 
 def split_stages(network: DiscreteNetwork) -> tuple[list[nn.Module], Elementwise]:
     """Return the modules before the first layer, and the activation between the two.
+
+    Both are copies in evaluation mode, without gradients; the activation leaves its input as it is.
 
     Raises:
         NotApplicable: the network is not `... -> Linear -> elementwise -> Linear`.
@@ -34,17 +38,23 @@ def split_stages(network: DiscreteNetwork) -> tuple[list[nn.Module], Elementwise
         )
     middle = stages[where[0] + 1 : where[1]]
 
-    in_place = any(getattr(stage, "inplace", False) for stage in middle)
+    single = nn.Sequential(*(still(stage) for stage in middle)).float()
+    double = copy.deepcopy(single).double()
+    untouched = len(single) > 0 and leaves_its_input(single[0])
 
     def activation(x: Tensor) -> Tensor:
-        x = x.clone() if in_place else x
-        for stage in middle:
-            x = stage(x)
-        return x
+        x = x if untouched else x.clone()
+        mapped: Tensor = (double if x.dtype == torch.float64 else single)(x)
+        return mapped
 
     _require_elementwise(activation, middle)
     plain = len(middle) == 1 and type(middle[0]) is nn.ReLU
-    return list(stages[: where[0]]), torch.relu if plain else activation
+    return [still(stage) for stage in stages[: where[0]]], torch.relu if plain else activation
+
+
+def still(module: nn.Module) -> nn.Module:
+    """Return a copy that does not learn: on the CPU, in evaluation mode, without gradients."""
+    return copy.deepcopy(module).cpu().eval().requires_grad_(False)
 
 
 def _require_elementwise(activation: Elementwise, middle: Sequence[nn.Module]) -> None:

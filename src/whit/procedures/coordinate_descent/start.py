@@ -13,6 +13,7 @@ from torch import Tensor
 from whit.core.options import is_number, nearest, require
 from whit.errors import NotApplicable, SpecError
 from whit.parts.levels import check_values, eight_bits, fit_scale, nearest_level
+from whit.procedures.coordinate_descent.finite import require_finite
 from whit.procedures.coordinate_descent.treatable import Discretisable
 
 STARTS = ("random", "from_model")
@@ -140,15 +141,36 @@ class StartRule:
     def check(self, paths: list[str]) -> None:
         """Refuse options that are unknown, name no layer, or do not fit the start.
 
+        Args:
+            paths: of the layers.
+
+        Raises:
+            SpecError: such an option.
+        """
+        self.check_alone()
+        for name, option in (("values", self.values), ("scales", self.scales)):
+            unknown = [key for key in option if key not in paths] if _is_mapping(option) else []
+            if unknown:
+                raise SpecError(f"{name} names {unknown}, which are no layers. Known: {paths}.")
+
+    def check_alone(self) -> None:
+        """Refuse options that make no sense for any model.
+
         Raises:
             SpecError: such an option.
         """
         for name, given, known in (("start", self.start, STARTS), ("biases", self.biases, BIASES)):
             require(given in known, f"{name} was given {given!r}. {nearest(str(given), known)}")
-        for name, option in (("values", self.values), ("scales", self.scales)):
-            unknown = [key for key in option if key not in paths] if _is_mapping(option) else []
-            if unknown:
-                raise SpecError(f"{name} names {unknown}, which are no layers. Known: {paths}.")
+        for values in self.values.values() if _is_mapping(self.values) else [self.values]:
+            if isinstance(values, str) and values == "own":
+                self._require_model()
+            elif not (isinstance(values, str) and values == "auto"):
+                check_values(values)
+        if isinstance(self.scales, Mapping):
+            for path in self.scales:
+                self._given_scale(path)
+        elif not isinstance(self.scales, str):
+            self._given_scale("of any path")
         if isinstance(self.scales, str):
             require(
                 self.scales in SCALE_RULES and self.start == "from_model",
@@ -165,6 +187,10 @@ class StartRule:
             last: whether its outputs are the logits.
         """
         weight = module.weight.detach().cpu().double().contiguous()
+        if self.start == "from_model":
+            require_finite(weight, f"weight of layer '{path}'")
+        if module.bias is not None and (self.start == "from_model" or self.biases == "keep"):
+            require_finite(module.bias.detach(), f"bias of layer '{path}'")
         given = self.values
         wanted = given.get(path, "ternary") if _is_mapping(given) else given
         own = None
@@ -172,17 +198,20 @@ class StartRule:
             own = self._own(weight, path, wanted)
             wanted = "ternary"
         start = own or self._start(weight, check_values(wanted), path, last)
+        _require_representable(start, path, module.weight.dtype)
         if module.bias is None or not self._discrete_bias(own is not None):
             return start
         bias = module.bias.detach().cpu().double() / start.row_scales()
         return replace(start, biases=self._index(bias, start.values))
 
+    def _require_model(self) -> None:
+        require(
+            self.start == "from_model",
+            "values='own' takes the values of a trained model: it needs start='from_model'.",
+        )
+
     def _own(self, weight: Tensor, path: str, wanted: str) -> Start | None:
         if self.start == "random":
-            require(
-                wanted == "auto",
-                "values='own' takes the values of a trained model: it needs start='from_model'.",
-            )
             return None
         return own_levels(weight, path) if wanted == "own" else find_own_levels(weight)
 
@@ -211,6 +240,18 @@ class StartRule:
         if self.start == "random":
             return random_index(target.shape, values, self.generator)
         return nearest_level(target, values).to(torch.uint8)
+
+
+def _require_representable(start: Start, path: str, dtype: torch.dtype) -> None:
+    """Refuse a scale at which values overflow, or become 0, in the model's type of number."""
+    for scale in (float(start.row_scales().min()), float(start.row_scales().max())):
+        real = (scale * start.values).to(dtype)
+        alive = torch.equal(real != 0, start.values != 0)
+        require(
+            bool(real.isfinite().all()) and alive,
+            f"At the scale {scale:.3g} the weights of layer '{path}' would be {real.tolist()[:8]} "
+            f"in {str(dtype).removeprefix('torch.')}; give a scale or values nearer to 1.",
+        )
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[str, object]]:

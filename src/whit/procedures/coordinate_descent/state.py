@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -18,10 +19,16 @@ from whit.procedures.coordinate_descent.moves import Moves, levels_of, set_level
 from whit.procedures.coordinate_descent.network import DiscreteNetwork
 from whit.procedures.coordinate_descent.places import Place
 from whit.procedures.coordinate_descent.propagation import Propagation, Values
-from whit.procedures.coordinate_descent.working_copy import as_float64, as_target, working_copy
+from whit.procedures.coordinate_descent.working_copy import (
+    as_float64,
+    as_samples,
+    as_target,
+    working_copy,
+)
 
 DEFAULT_MEMORY_BYTES = 256 * 2**20
 MEASURED_AT_ONCE = 1000
+FLOAT64_BYTES = 8
 
 
 class NetworkState:
@@ -35,8 +42,9 @@ class NetworkState:
         costs: are added to the mean loss.
         batch_statistics: batch norm by the statistics of these samples, anew for each candidate,
             instead of the stored ones.
-        memory_bytes: limit for the values of the candidates that are scored at once; the caches,
-            samples times all units, come on top.
+        memory_bytes: limit for what is worked on at once, in bytes: candidates, and values with
+            their gradients. The caches, samples times all units, come on top, and one channel of
+            all samples is the least.
 
     Attributes:
         loss: the mean loss and the costs.
@@ -45,7 +53,8 @@ class NetworkState:
 
     Raises:
         NotApplicable: the model cannot be followed, or samples depend on each other.
-        SpecError: inputs and targets differ in number.
+        SpecError: inputs and targets differ in number, or do not fit the model, or a number is not
+            finite.
     """
 
     def __init__(  # noqa: PLR0913 - data, objective and limits, by name after the data
@@ -60,13 +69,8 @@ class NetworkState:
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
     ) -> None:
         """Make the working copy and run it once."""
-        if len(inputs) != len(target) or len(target) == 0:
-            raise SpecError(
-                f"{len(inputs)} inputs and {len(target)} targets were given; expected as many of "
-                "both, at least one."
-            )
         self.network = network
-        self.inputs, self.target = as_float64(inputs), as_target(target)
+        self.inputs, self.target = as_samples(inputs, target)
         self.criterion = criterion_of(criterion, len(target))
         self.costs = costs
         self.memory_bytes = memory_bytes
@@ -83,10 +87,21 @@ class NetworkState:
         ]
         self.values: Values = {}
         self.loss = 0.0
-        self.forward_macs = self.propagation.forward_macs(self.inputs[:1])
+        self.forward_macs = self._forward_macs()
         self.refresh()
         self._find_segments()
         self._require_apart()
+
+    def _forward_macs(self) -> int:
+        try:
+            return self.propagation.forward_macs(self.inputs[:1])
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise SpecError(
+                f"The model {type(self.network.model).__name__} cannot take inputs of "
+                f"{self.inputs.dtype} {list(self.inputs.shape)} ({reason}). Give numbers as floats "
+                "in the shape of its first layer."
+            ) from error
 
     @property
     def output(self) -> Tensor:
@@ -109,11 +124,25 @@ class NetworkState:
             for norm in self.propagation.norms:
                 norm.record = False
         self.macs += len(self.target) * self.forward_macs
+        self.criterion.check(self.output, self.target)
         self.loss = self._present_loss()
+        self._require_finite_loss()
         return abs(self.loss - before)
 
+    def _require_finite_loss(self) -> None:
+        if math.isfinite(self.loss):
+            return
+        for name, numbers in (("output", self.output), ("loss", self.sample_losses)):
+            wrong = int((~numbers.isfinite()).sum())
+            if wrong:
+                raise SpecError(
+                    f"{wrong:,} of {numbers.numel():,} {name} values are not finite, at finite "
+                    "inputs and weights. Give smaller inputs or scales, or mend the model or the "
+                    "criterion."
+                )
+        raise SpecError("The cost of the present weights is infinite; start where it is finite.")
+
     def _present_loss(self) -> float:
-        self.criterion.check(self.output, self.target)
         self.sample_losses = self.criterion.losses(self.output, self.target)
         return float(self.sample_losses.mean()) + sum(c.value(self.network) for c in self.costs)
 
@@ -194,7 +223,7 @@ class NetworkState:
         with torch.no_grad():
             if self._one_unit(moves):
                 unit = int(unit_of(first.layer, moves.position[:1]))
-                shift = self._shift(first, moves, undo.level).sum(0)
+                shift = self._shift_together(first, moves, undo.level)
                 first.load(unit)
                 value = self.values[first.node].clone()
                 first.channel(value, unit).add_(shift)
@@ -252,6 +281,45 @@ class NetworkState:
         step = step * layer.row_scales()[unit_of(layer, moves.position)]
         columns = self.columns(place, moves.position)
         return columns.mul_(step.reshape(-1, *[1] * (columns.dim() - 1)))
+
+    def _shift_together(self, place: Place, moves: Moves, before: Tensor | None = None) -> Tensor:
+        """Return what all moves add to their one channel: [samples, *places].
+
+        Args:
+            place: of the layer.
+            moves: within one unit.
+            before: levels before the moves; by default those in the network.
+        """
+        total: Tensor | None = None
+        count = self.channels_at_once(place)
+        for begin in range(0, len(moves), count):
+            part = slice(begin, begin + count)
+            old = None if before is None else before[part]
+            shift = self._shift(place, moves.take(part), old).sum(0)
+            total = shift if total is None else total.add_(shift)
+        assert total is not None
+        return total
+
+    def channels_at_once(self, place: Place) -> int:
+        """Return how many copies of one channel of all samples `memory_bytes` holds, >= 1."""
+        own = self.propagation.sizes[place.node] / place.layer.index.shape[0]
+        return max(1, int(self.memory_bytes / (FLOAT64_BYTES * own * len(self.target))))
+
+    def parts_with_gradients(self, place: Place | None = None) -> Iterator[slice]:
+        """Yield parts of the samples whose values `memory_bytes` holds with their gradients.
+
+        All samples at once where batch norms use the statistics of the samples.
+
+        Args:
+            place: only what is behind this layer is run; None for everything.
+        """
+        sizes, samples = self.propagation.sizes, len(self.target)
+        nodes = sizes if place is None else [place.node, *self.propagation.dependents[place.node]]
+        numbers = 2 * sum(sizes.get(node, 0.0) for node in nodes)
+        size = max(1, int(self.memory_bytes / (FLOAT64_BYTES * numbers)))
+        size = samples if self.propagation.batchwise else min(size, samples)
+        for begin in range(0, samples, size):
+            yield slice(begin, min(begin + size, samples))
 
     def charge(self, place: Place, forwards: float) -> None:
         """Charge so many forward calls of what is behind a layer, on all samples."""

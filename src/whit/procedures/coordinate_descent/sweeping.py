@@ -36,6 +36,9 @@ class Sweeper:
         options: rule, order, blocks.
         generator: of random orders.
         over_budget: asked before every block; a sweep ends early when it says so.
+
+    Attributes:
+        flat: whether the last gradient that was asked for is 0 in all weights.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Sweeper:
         self.network, self.options = network, options
         self.generator, self.over_budget = generator, over_budget
         self._slopes: list[Tensor] | None = None
+        self.flat = False
 
     def _visits(self) -> Iterator[Visit]:
         """Yield the positions of each block, by layer."""
@@ -96,6 +100,7 @@ class Sweeper:
         """Return dE/dw, worked out anew where moves were made."""
         if self._slopes is None:
             self._slopes = gradients(scorer)[0]
+            self.flat = not any(bool(slope.any()) for slope in self._slopes)
         return self._slopes
 
     def _try(self, scorer: ExactScorer, second: ExactScorer | None, moves: Moves) -> int:

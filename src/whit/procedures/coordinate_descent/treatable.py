@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from whit.errors import NotApplicable, SpecError
+from whit.procedures.coordinate_descent.working_copy import hooks_of
 
 Discretisable = nn.Linear | nn.Conv2d
 # Normalisations and learned activations stay real: few numbers, folded away when packed.
@@ -24,12 +25,13 @@ def treatable_layers(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, Di
 
     Args:
         model: any module.
-        skip: paths of layers to leave out.
+        skip: paths of layers to leave out; a text is one path.
 
     Raises:
         NotApplicable: there is none, or other modules hold weights that are not skipped.
         SpecError: a path of `skip` is no module of the model.
     """
+    skip = [skip] if isinstance(skip, str) else skip
     paths = {path for path, _ in model.named_modules()}
     unknown = [name for name in skip if name not in paths]
     if unknown:
@@ -74,4 +76,29 @@ def _reason_against(module: nn.Module, seen: dict[int, str]) -> str:
         return f"{kind} (it holds weights, and only nn.Linear and nn.Conv2d are treated)"
     if id(module.weight) in seen:
         return f"{kind}, which shares its weight with '{seen[id(module.weight)]}'"
+    reason = _reason_against_change(module)
+    return f"{kind} {reason}" if reason else ""
+
+
+def _reason_against_change(module: Discretisable) -> str:
+    """Return why a layer does not do what its weight says; "" where it does.
+
+    Its weight is written and its outputs are worked out from it, so nothing may come between.
+    """
+    stock = nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d
+    if not isinstance(module._parameters.get("weight"), nn.Parameter):
+        return (
+            "whose weight is made from other parameters (pruning or normalisation of torch.nn.utils"
+            "; make it plain by their remove function first)"
+        )
+    if nn.parameter.is_lazy(module.weight):
+        return "without a shape yet (call the model once first)"
+    own = [name for name in ("forward", "_conv_forward") if name in module.__dict__]
+    changed = type(module).forward is not stock.forward or (
+        isinstance(module, nn.Conv2d) and type(module)._conv_forward is not nn.Conv2d._conv_forward
+    )
+    if own or changed:
+        return f"with a forward of its own, not that of torch.nn.{stock.__name__}"
+    if hooks_of(module):
+        return "with a forward hook (remove it first)"
     return ""

@@ -64,7 +64,10 @@ class Weights:
         layer.index = self.index[:, :inputs].to(torch.uint8)
         if layer.bias_index is not None:
             layer.bias_index = self.index[:, inputs].to(torch.uint8)
-        layer.scale *= float(self.scale[0] / layer.row_scales()[0])
+        if layer.channel_scale is None:
+            layer.scale = float(self.scale[0])
+        else:
+            layer.scale *= float(self.scale[0] / layer.row_scales()[0])
 
 
 @dataclass(eq=False)

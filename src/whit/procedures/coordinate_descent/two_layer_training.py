@@ -29,7 +29,7 @@ class RoundReport:
         loss: mean loss of the batch after its sweep.
         accepted: moves so far.
         candidates: scored moves so far.
-        seconds: since the start.
+        seconds: since the start, those before a resumption among them.
     """
 
     round: int
@@ -40,13 +40,14 @@ class RoundReport:
     seconds: float
 
 
-def train_on_batches(
+def train_on_batches(  # noqa: PLR0913 - limits and reports, by name
     descent: GroupDescent,
     batches: Batches,
     *,
     sizes: Sequence[int] = SIZES,
     seconds: float | None = None,
     rounds: int | None = None,
+    spent: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
     on_round: Callable[[RoundReport], None] | None = None,
 ) -> None:
@@ -61,6 +62,7 @@ def train_on_batches(
         batches: where samples come from.
         sizes: samples of a batch, in turn; each gets the same share of the rounds or seconds.
         seconds: stop after this time, > 0.
+        spent: part of the seconds that a descent which goes on has used already, >= 0.
         rounds: stop when so many blocks were taken from the stream, >= 1; a batch of k blocks takes
             about k / `batches.reuse`.
         clock: in seconds; `time.process_time` for a machine with other work.
@@ -78,9 +80,9 @@ def train_on_batches(
     require(len(sizes) > 0, "sizes was given no size of a batch; give one, such as (5000,).")
     begin = clock()
     while True:
-        spent = clock() - begin
+        past = spent + clock() - begin
         done = max(
-            0.0 if seconds is None else spent / seconds,
+            0.0 if seconds is None else past / seconds,
             0.0 if rounds is None else batches.taken / rounds,
         )
         if done >= 1:
@@ -88,7 +90,7 @@ def train_on_batches(
         descent.load(batches.next(sizes[int(done * len(sizes))]))
         descent.sweep()
         if on_round is not None:
-            on_round(_report(descent, batches.taken, clock() - begin))
+            on_round(_report(descent, batches.taken, spent + clock() - begin))
 
 
 def _report(descent: GroupDescent, rounds: int, seconds: float) -> RoundReport:
@@ -148,6 +150,7 @@ def descend_to_optimum(
     tolerance: float = 1e-12,
     seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    on_sweep: Callable[[GroupDescent], None] | None = None,
 ) -> Certificate | None:
     """Descend on fixed samples until no single move lowers their loss, and certify that.
 
@@ -160,6 +163,7 @@ def descend_to_optimum(
         tolerance: a change above `-tolerance` is rounding, >= 0.
         seconds: give up after this time; None for never.
         clock: in seconds.
+        on_sweep: called after every sweep with the descent that made it.
 
     Returns:
         The certificate, or None where the time was over before.
@@ -173,7 +177,14 @@ def descend_to_optimum(
     descent.load(
         [(inputs.to(network.dtype), _as(target, network.dtype)) for inputs, target in blocks]
     )
-    while in_time() and descent.sweep():
+
+    def swept(one: GroupDescent) -> int:
+        accepted = one.sweep()
+        if on_sweep is not None:
+            on_sweep(one)
+        return accepted
+
+    while in_time() and swept(descent):
         pass
     options = replace(descent.options, adjacent=False, exact=True, least_gain=0.0, scales="fixed")
     exact = GroupDescent(network.to(torch.float64), options)
@@ -181,7 +192,7 @@ def descend_to_optimum(
     sweeps = 0
     while in_time():
         sweeps += 1
-        if exact.sweep():
+        if swept(exact):
             continue
         started = clock()
         change, count = best_change(exact.network)
