@@ -38,6 +38,7 @@ from whit.packing import pack
 from whit.parts.combine_members import OUTPUTS, Combine
 from whit.parts.group import Group
 from whit.parts.level_draws import draw_network
+from whit.parts.levels import latent_limit
 from whit.parts.surgery import bake
 from whit.procedures.latent_weights import ClipLatentWeights
 
@@ -86,7 +87,10 @@ def levelled(values: object, rounding: str, options: argparse.Namespace) -> Tech
         skip = options.real_layers.split(",") if options.real_layers else ()
         return stochastic_weights(model, values, scale=options.scale, rounding=rounding, skip=skip)
 
-    return Technique(prepare_model=prepare, hooks=(ClipLatentWeights,))
+    return Technique(
+        prepare_model=prepare,
+        hooks=(lambda model, plan: ClipLatentWeights(model, plan, latent_limit(model)),),
+    )
 
 
 def trained_with(technique: Technique, trial: Trial) -> Trained:
