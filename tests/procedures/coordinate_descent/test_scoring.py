@@ -254,6 +254,8 @@ def test_memory_limits_columns_and_parts_with_gradients_too(name, monkeypatch):
     plain = ExactScorer(wide, inputs, target)
     slopes, bends = gradients(plain, curvature=True)
     slope = unit_slope(plain, 0, 1)
+    sizes = [1, 2, len(of_unit)]
+    expected_losses = plain.prefixes(of_unit, sizes)
     # One channel of all samples is the least: three of the widest.
     widest = max(plain.propagation.sizes[p.node] / len(p.layer.index) for p in plain.places)
     limit = int(3 * 8 * SAMPLES * widest)
@@ -279,9 +281,8 @@ def test_memory_limits_columns_and_parts_with_gradients_too(name, monkeypatch):
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
     everything = sum(scorer.propagation.sizes.values())
     assert 0 < max(rows) <= max(1, limit / (2 * 8 * everything))
-    sizes = [1, 2, len(of_unit)]
     losses = scorer.prefixes(of_unit, sizes)
-    assert torch.allclose(losses, plain.prefixes(of_unit, sizes), rtol=1e-10)
+    assert torch.allclose(losses, expected_losses, rtol=1e-10)
     scorer.apply(of_unit)
     assert scorer.loss == pytest.approx(float(losses[-1]), rel=1e-10)
     Sweeper(network, SweepOptions(guided=3), torch.Generator(), lambda: False).guided(scorer)

@@ -171,8 +171,9 @@ class _GroupRounds:
 
     def rounded(self) -> float:
         """Round free scales, and return the loss of the last batch at them."""
-        if self.descent.network.rows:  # none where a resumed run had no time left
-            self.descent.round_scales()
+        if not self.descent.network.rows:  # a resumed run had no time left for a batch
+            self.descent.load(self.batches.all())
+        self.descent.round_scales()
         return self.descent.loss
 
     def fixed(self, seconds: float | None) -> None:
