@@ -24,7 +24,7 @@ import torch
 import whit
 from whit.core.execution import Conditions, train
 from whit.core.fit import Progress
-from whit.parts.levels import level_summary
+from whit.parts.level_counts import level_summary
 from whit.spec_strings import parse_entry
 
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from whit.errors import SpecError
+from whit.parts.level_counts import level_summary
 from whit.parts.levels import (
     VALUE_SETS,
     CodeBook,
@@ -16,7 +17,6 @@ from whit.parts.levels import (
     eight_bits,
     find_levels,
     fit_scale,
-    level_summary,
     leveled_layers,
     nearest_level,
     spread_latent,

@@ -12,7 +12,8 @@ from whit.methods.low_bit.ternary_network import ternary_network
 from whit.methods.sparse.one_cycle_pruning import one_cycle_pruning
 from whit.packing import pack
 from whit.parts.channel_gates import RealToBinary
-from whit.parts.levels import level_summary, leveled_layers
+from whit.parts.level_counts import level_summary
+from whit.parts.levels import leveled_layers
 from whit.parts.shift_batch_norm import ShiftBatchNorm1d, ShiftBatchNorm2d
 from whit.parts.straight_through import Sign
 from whit.parts.surgery import bake

@@ -18,7 +18,7 @@ from whit.methods.low_bit.weight_sharing import weight_sharing
 from whit.methods.sparse.one_cycle_pruning import one_cycle_pruning
 from whit.parts.binary_layers import binary_layers
 from whit.parts.dense_network import BinaryDenseNet
-from whit.parts.levels import level_summary
+from whit.parts.level_counts import level_summary
 from whit.parts.masks import latent_weight
 from whit.parts.normalise import Normalise
 from whit.spec_strings import task as named_task

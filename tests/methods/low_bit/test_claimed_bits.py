@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 import whit
-from whit.parts.levels import level_summary
+from whit.parts.level_counts import level_summary
 
 CLAIMS = {
     "binarized_network()": 2,

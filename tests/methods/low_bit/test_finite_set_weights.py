@@ -8,7 +8,8 @@ from whit.errors import NoEffect, SpecError
 from whit.methods.low_bit.binarized_network import binarize
 from whit.methods.low_bit.finite_set_weights import finite_set_weights, take_from_set
 from whit.packing.packer import pack
-from whit.parts.levels import VALUE_SETS, latent_limit, level_summary
+from whit.parts.level_counts import level_summary
+from whit.parts.levels import VALUE_SETS, latent_limit
 from whit.parts.masks import add_masks, latent_weight
 from whit.parts.surgery import bake
 from whit.procedures.latent_weights import ClipLatentWeights

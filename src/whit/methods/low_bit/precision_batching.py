@@ -29,7 +29,7 @@ from whit.core.run import Run
 from whit.core.technique import AfterTraining, Technique, technique
 from whit.errors import NoEffect, NotApplicable, SpecError
 from whit.parts.bit_planes import FixedPoint, Step, check_bits, quantised
-from whit.parts.levels import takes_few_values
+from whit.parts.level_counts import takes_few_values
 from whit.parts.surgery import WEIGHTED, WeightedLayer, bake, swap_modules, weighted_layers
 
 CALIBRATION_SAMPLES = 1000

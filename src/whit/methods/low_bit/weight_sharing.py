@@ -26,7 +26,8 @@ from whit.core.options import is_number, nearest, require
 from whit.core.run import Run
 from whit.core.technique import AfterTraining, Technique, technique
 from whit.errors import NoEffect, SpecError
-from whit.parts.levels import CodeBook, nearest_level, takes_few_values
+from whit.parts.level_counts import takes_few_values
+from whit.parts.levels import CodeBook, nearest_level
 from whit.parts.surgery import bake, weighted_layers
 
 Start = Literal["linear", "density", "random"]
