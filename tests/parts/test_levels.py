@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from whit.errors import SpecError
-from whit.parts.level_counts import level_summary
 from whit.parts.levels import (
     VALUE_SETS,
     CodeBook,
@@ -17,7 +16,6 @@ from whit.parts.levels import (
     eight_bits,
     find_levels,
     fit_scale,
-    leveled_layers,
     nearest_level,
     spread_latent,
     stochastic_level,
@@ -225,20 +223,6 @@ def test_a_code_book_sums_the_gradients_of_its_places():
     assert layer.parametrizations.weight.original.grad is None
     bake(layer)
     assert torch.equal(layer.weight.detach(), expected)
-
-
-def test_the_summary_counts_values_not_names():
-    model = nn.Sequential(nn.Linear(20, 4), nn.ReLU(), nn.Conv1d(4, 5, 3), nn.Linear(300, 2))
-    add_levels(model[0], Levels("ternary", "channel"))
-    assert [path for path, _ in leveled_layers(model)] == ["0"]
-    ternary, few, real = level_summary(model)
-    assert (ternary.levels, ternary.bits, ternary.weights) == (3, 2, 80)
-    assert (few.levels, few.bits) == (12, 4)
-    assert (real.levels, real.bits) == (None, 32)
-    assert "0: 80 weights of 3 values a channel, 2 bits" in str(ternary)
-    with torch.no_grad():
-        model[2].weight.copy_(model[2].weight.sign())
-    assert level_summary(model)[1].bits == 1
 
 
 def test_options_are_checked():

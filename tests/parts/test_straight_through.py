@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from whit.errors import SpecError
-from whit.parts.straight_through import Sign, binary_sign, straight_through_sign
+from whit.parts.straight_through import (
+    Sign,
+    binary_sign,
+    straight_through,
+    straight_through_sign,
+)
 
 POINTS = torch.tensor([-1.5, -1.0001, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 1.0001, 1.5])
 SIGNS = [-1, -1, -1, -1, 1, 1, 1, 1, 1, 1]
@@ -139,3 +144,12 @@ def test_a_stochastic_sign_module_is_a_plain_sign_in_evaluation():
 def test_bad_options_of_a_sign(options, words):
     with pytest.raises(SpecError, match=words):
         Sign(**options)
+
+
+def test_any_value_may_stand_in_with_the_gradient_of_what_it_came_from():
+    x = torch.tensor([-0.4, 0.2, 1.7], requires_grad=True)
+    y = straight_through(x, torch.round(x.detach()))
+    y.backward(torch.tensor([1.0, -2.0, 3.0]))
+    assert y.tolist() == [0, 0, 2] and x.grad.tolist() == [1, -2, 3]
+    with torch.no_grad():
+        assert torch.equal(straight_through(x, torch.ones(3)), torch.ones(3))

@@ -66,7 +66,7 @@ class Meter:
 
         Contexts nest (a teacher inside a student's training): MACs add up, seconds count once.
         """
-        handle = model.register_forward_pre_hook(_ForwardCounter(self))
+        handle = model.register_forward_pre_hook(ForwardCounter(self))
         if self._depth == 0:
             _reset_peak()
             self._started = time.perf_counter()
@@ -119,7 +119,7 @@ class Meter:
         self._started = time.perf_counter()
 
 
-class _ForwardCounter:
+class ForwardCounter:
     """A forward pre-hook that counts; MACs a sample are measured once per input shape."""
 
     def __init__(self, meter: Meter) -> None:
@@ -127,6 +127,7 @@ class _ForwardCounter:
         self._per_batch: dict[tuple[object, ...], int] = {}
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Charge a forward call that is about to run."""
         if _counting.get():
             return
         shapes = tuple(tuple(t.shape) for t in inputs if isinstance(t, Tensor))

@@ -14,13 +14,14 @@ its place in the book and trains the values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from whit.errors import SpecError
+from whit.parts.straight_through import straight_through
 from whit.parts.surgery import WEIGHTED, WeightedLayer, weight_parametrizations
 
 Scale = Literal["none", "layer", "channel"]
@@ -179,24 +180,6 @@ def eight_bits(scale: Tensor) -> Tensor:
     return scale.detach().to(torch.bfloat16).to(scale.dtype) + (scale - scale.detach())
 
 
-class _StraightThroughLevels(torch.autograd.Function):
-    """Forward the chosen values; backward the gradient as it is."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor, chosen: Tensor) -> Tensor:
-        return chosen.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
-
-
 def are_whole(values: Sequence[float]) -> bool:
     """Say whether values are whole numbers, which the packed file can scale channel by channel."""
     return all(v == int(v) for v in values)
@@ -253,11 +236,7 @@ class Levels(nn.Module):
             index = stochastic_level(scaled, values)
         else:
             index = nearest_level(scaled, values)
-        chosen = values[index]
-        if not torch.is_grad_enabled():
-            return chosen
-        result: Tensor = _StraightThroughLevels.apply(weight, chosen)  # type: ignore[no-untyped-call]
-        return result
+        return straight_through(weight, values[index])
 
     def extra_repr(self) -> str:
         """Show the options."""

@@ -12,12 +12,13 @@ Applications", IJCNN 2017, arXiv 1609.00222.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from whit.errors import SpecError
+from whit.parts.straight_through import straight_through
 
 Squash = Literal["tanh", "hardtanh"]
 SQUASHES = ("tanh", "hardtanh")
@@ -33,24 +34,6 @@ def firing_probabilities(rho: Tensor) -> Tensor:
     return torch.stack([(-rho).clamp_min(0), 1 - rho.abs(), rho.clamp_min(0)])
 
 
-class _Fire(torch.autograd.Function):
-    """Forward -1, 0 or +1; backward the gradient as it is."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(rho: Tensor, chance: Tensor) -> Tensor:
-        return torch.where(chance < rho.abs(), rho.sign(), 0.0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
-
-
 def stochastic_fire(rho: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Return -1, 0 or +1 with mean rho, with the gradient straight through.
 
@@ -63,26 +46,7 @@ def stochastic_fire(rho: Tensor, generator: torch.Generator | None = None) -> Te
         generator: of the random numbers; None for torch's own.
     """
     chance = torch.rand(rho.shape, generator=generator, device=rho.device, dtype=rho.dtype)
-    result: Tensor = _Fire.apply(rho, chance)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Round(torch.autograd.Function):
-    """Forward -1, 0 or +1 by thresholds at one half; backward the gradient as it is."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(rho: Tensor) -> Tensor:
-        return torch.round(rho)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
+    return straight_through(rho, torch.where(chance < rho.abs(), rho.sign(), 0.0))
 
 
 class StochasticFire(nn.Module):
@@ -113,12 +77,8 @@ class StochasticFire(nn.Module):
         rho = self.firing_rate(x)
         if self.training:
             return stochastic_fire(rho)
-        # Halves round to even, that is to 0: the thresholds are strict. As a plain operator the
-        # packer can read it.
-        if not torch.is_grad_enabled():
-            return torch.round(rho)
-        result: Tensor = _Round.apply(rho)  # type: ignore[no-untyped-call]
-        return result
+        # Halves round to even, that is to 0: the thresholds are strict.
+        return straight_through(rho, torch.round(rho))
 
     def extra_repr(self) -> str:
         """Show the squashing function."""

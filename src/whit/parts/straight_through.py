@@ -30,6 +30,37 @@ def binary_sign(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
+class _StraightThrough(torch.autograd.Function):
+    """Forward another value; backward the gradient as it is."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def straight_through(x: Tensor, value: Tensor) -> Tensor:
+    """Return a value that was computed from x, with the gradient of x itself.
+
+    Without gradients it is the value as it stands, so that the packer sees its operators.
+
+    Shapes: both the same -> the same.
+    """
+    if not torch.is_grad_enabled():
+        return value
+    result: Tensor = _StraightThrough.apply(x, value)  # type: ignore[no-untyped-call]
+    return result
+
+
 class _StraightThroughSign(torch.autograd.Function):
     """Forward a sign, by chance where there is noise; backward the gradient inside the window."""
 

@@ -56,7 +56,7 @@ def working_copy(model: nn.Module, batch_statistics: bool) -> nn.Module:
     """
     twin = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
     for number, hook in list(twin._forward_pre_hooks.items()):
-        if isinstance(hook, meter._ForwardCounter):  # it would charge this copy
+        if isinstance(hook, meter.ForwardCounter):  # it would charge this copy
             del twin._forward_pre_hooks[number]
     for module in twin.modules():
         if getattr(module, "inplace", False) is True:
@@ -73,4 +73,4 @@ def working_copy(model: nn.Module, batch_statistics: bool) -> nn.Module:
 def hooks_of(module: nn.Module) -> list[object]:
     """Return the hooks on a module's forward call, but for that of the meter."""
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return [hook for hook in hooks if not isinstance(hook, meter._ForwardCounter)]
+    return [hook for hook in hooks if not isinstance(hook, meter.ForwardCounter)]
