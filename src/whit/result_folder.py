@@ -54,6 +54,7 @@ def load_result(folder: str | Path) -> Result:
         settings=_settings(row, folder),
         choices=row["choices"],
         history=row.get("history", []),
+        notes=row.get("notes", {}),
     )
 
 

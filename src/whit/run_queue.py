@@ -276,8 +276,8 @@ def _remember(finished: Sequence[Finished], store: Store) -> None:
         timed = any(_has_latency(row) for row in lines)
         if run.reused and lines and (timed or not _has_latency(run.row)):
             continue
-        # The learning curves stay in the run's folder: lines of the store are to be read by eye.
-        row = {key: value for key, value in run.row.items() if key != "history"}
+        # Curves and notes stay in the run's folder: lines of the store are to be read by eye.
+        row = {key: value for key, value in run.row.items() if key not in ("history", "notes")}
         store.append(
             {
                 **row,

@@ -7,6 +7,7 @@ from torch import nn
 from whit.core.device import Device
 from whit.core.execution import Conditions, train
 from whit.core.hook import Hook
+from whit.core.notes import Table
 from whit.core.run import Ledger, Run, mixed_seed
 from whit.core.technique import Technique
 from whit.errors import TaskError, TestDataSealed
@@ -177,3 +178,15 @@ def test_mixed_seeds():
     seeds = {mixed_seed(a, b) for a in range(30) for b in range(30)}
     assert len(seeds) == 900 and all(0 <= s < 2**48 for s in seeds)
     assert mixed_seed(1, 2) == mixed_seed(1, 2) != mixed_seed(2, 1)
+
+
+def test_notes_are_kept_beside_the_scorecard():
+    def train_and_note(run):
+        run.note("share", Table(("x",), [(1,)]))
+        run.note("share", Table(("x",), [(2,)]))
+        return run.fit(run.build())
+
+    trained = train(TASK, Technique(train=train_and_note), QUICK, Conditions())
+    assert trained.run.notes == {
+        "share": {"kind": "table", "columns": ["x"], "rows": [[2]], "caption": ""}
+    }

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from whit.errors import WhitError
-from whit.parts.route import GroupSumRule, MarginRule, Route
+from whit.parts.route import FeatureRule, GroupSumRule, MarginRule, Route
 
 
 class Counting(nn.Module):
@@ -91,3 +91,45 @@ def test_bad_groups_are_refused(groups):
 def test_empty_groups_are_refused():
     with pytest.raises(WhitError, match="non-empty"):
         GroupSumRule([(0, 1), ()], 0.5)
+
+
+def test_a_temperature_softens_the_margin_and_leaves_the_answer():
+    scores = torch.tensor([[2.0, 1.0, -1.0], [0.2, 0.1, 0.0]])
+    assert MarginRule(0.3)(scores).tolist() == [0, 1]
+    assert MarginRule(0.3, temperature=4.0)(scores).tolist() == [1, 1]
+    assert MarginRule(0.3, temperature=0.05)(scores).tolist() == [0, 0]
+    assert GroupSumRule([[0], [1, 2]], 2.0, temperature=9.0)(scores).tolist() == [2, 2]
+    assert GroupSumRule([[0], [1, 2]], 2.0)(scores).tolist() == [1, 2]
+    with pytest.raises(WhitError, match="temperature"):
+        MarginRule(0.3, temperature=0.0)
+
+
+class WithHead(nn.Module):
+    """Features that are the inputs, and a head that doubles them."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 3, bias=False)
+        nn.init.eye_(self.head.weight)
+        self.head.weight.data *= 2
+
+    def forward(self, x):
+        return self.head(x)
+
+
+def test_the_nearest_centroid_of_the_features_decides():
+    centroids = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    head = nn.Linear(3, 2)
+    head.weight.data, head.bias.data = centroids, -centroids.square().sum(1) / 2
+    model = Route(
+        [WithHead(), WithHead(), WithHead()], FeatureRule(head, 3, margin=2.0), [(0,), (1,), (2,)]
+    )
+    features = torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
+    nearest = torch.cdist(features, centroids).argmin(1)
+    assert torch.equal(model.route(features), 1 + nearest)
+    assert 0 < int(nearest.sum()) < 50
+    assert torch.allclose(model(features).exp(), (2 * features).softmax(1), atol=1e-6)
+    model.rule.familiar.margin = 0.0
+    assert torch.equal(model(features), 2 * features)
+    with pytest.raises(WhitError, match="situations"):
+        FeatureRule(head, 1, margin=0.5)

@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 import shlex
@@ -5,9 +6,11 @@ from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from whit.core.budget import Budget
+from whit.core.notes import Lines, Pictures, Table
 from whit.errors import MissingExtra, WhitError
 from whit.measure.verdict import RULE
 from whit.reporting.page import report_html, write_report
@@ -15,7 +18,7 @@ from whit.reporting.page_markup import data_script, tag
 from whit.reporting.page_origin import command_of
 from whit.spec_strings import parse_entry
 
-VOID = {"br", "meta", "wbr"}
+VOID = {"br", "img", "meta", "wbr"}
 
 
 class Reader(HTMLParser):
@@ -305,3 +308,38 @@ def test_without_plotly_the_extra_is_named(real, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
     with pytest.raises(MissingExtra, match=r"whit\[train\]"):
         report_html(real)
+
+
+NOTES = {
+    "situations": Table(("name", "share"), [("<4 or 9>", 0.125)], "On held-out data."),
+    "entropy": Lines(("layer", ["a", "b"]), {"before": [1.0, None], "after": [2.0, 3.0]}, "Nats."),
+    "prototypes": Pictures(
+        [
+            (np.arange(6, dtype=np.uint8).reshape(2, 3), "a 4"),
+            (np.full((2, 2, 3), 7, np.uint8), "red"),
+        ],
+        "Nearest.",
+    ),
+}
+
+
+def test_notes_are_shown_where_there_are_any(real, page):
+    assert "What the techniques found" not in Reader(page).text
+    control, student, *rest = real.rows
+    run = student.best
+    noted = replace(run, row={**run.row, "notes": {k: n.as_dict() for k, n in NOTES.items()}})
+    runs = tuple(noted if one is run else one for one in student.runs)
+    page_with = report_html(replace(real, rows=(control, replace(student, runs=runs), *rest)))
+    read = Reader(page_with)
+    assert "What the techniques found" in read.text and "<4 or 9>" in read.text
+    images = read.find("img")
+    assert [(i["alt"], i["width"], i["height"]) for i in images] == [
+        ("a 4", "9", "6"),
+        ("red", "6", "6"),
+    ]
+    content = base64.b64decode(images[0]["src"].partition(",")[2])
+    assert content.startswith(b"\x89PNG")
+    figures = figures_of(page_with)
+    lines = next(figure for name, figure in figures.items() if name.startswith("chart-note"))
+    assert [trace["y"] for trace in lines["data"]] == [[1.0, None], [2.0, 3.0]]
+    assert any(a.get("id") == lines["id"] for a in read.find("div"))

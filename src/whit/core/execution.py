@@ -85,6 +85,7 @@ def execute(  # noqa: PLR0913 - the public call: everything about one run, by na
         settings=run.settings,
         choices=trained.choices,
         history=run.history,
+        notes=run.notes,
     )
     if conditions.device.writes:
         result = _measured(result, trained)

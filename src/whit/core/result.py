@@ -40,6 +40,7 @@ class Result:
         test_correct: uint8 [test samples], 1 where the class is right; None for other metrics.
         history: learning curves, one entry for each call of `fit`: "fit", "epochs", and per epoch
             "loss", "valid" and "seconds", and "warnings" (`core.history.FitRecord`).
+        notes: tables, lines and pictures of the procedure, by name (`core.notes`).
     """
 
     model: nn.Module = field(repr=False)
@@ -53,6 +54,7 @@ class Result:
     packed: Packed | None = field(default=None, repr=False)
     test_correct: np.ndarray[Any, Any] | None = field(default=None, repr=False)
     history: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row of this run: flat numbers, spec, task, seed, settings, provenance."""
@@ -66,6 +68,7 @@ class Result:
             "scorecard": None if self.scorecard is None else self.scorecard.as_dict(),
             "provenance": self.provenance,
             "history": self.history,
+            "notes": self.notes,
         }
 
     def save(self, folder: str | Path) -> None:

@@ -18,6 +18,7 @@ from whit.core.data import Data, Split
 from whit.core.device import Device
 from whit.core.fit import Progress, Surroundings, fit, predict
 from whit.core.history import FitRecord
+from whit.core.notes import Note
 from whit.core.own_loop import OwnLoop
 from whit.core.settings import Settings
 from whit.core.task import Task
@@ -66,6 +67,7 @@ class Ledger:
         fits: calls of `fit` so far.
         history: learning curves, one record for each call of `fit`.
         builds: every model that was built by choices, and its shapes.
+        notes: what the procedure shows beside the scorecard, by name.
         meter: charged for all training.
     """
 
@@ -78,6 +80,7 @@ class Ledger:
     fits: int = 0
     history: list[FitRecord] = field(default_factory=list)
     builds: list[Build] = field(default_factory=list)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
     meter: Meter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +151,23 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """Learning curves so far, one entry for each call of `fit`; see `FitRecord`."""
         return [record.as_dict() for record in self._ledger.history]
+
+    @property
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """What was noted so far, as plain values; see `note`."""
+        return self._ledger.notes
+
+    def note(self, name: str, note: Note) -> None:
+        """Keep a table, lines or pictures beside the scorecard; the report shows them.
+
+        Args:
+            name: its heading; an earlier note of this name is replaced.
+            note: of `whit.core.notes`.
+
+        Raises:
+            SpecError: the note is not as its class says.
+        """
+        self._ledger.notes[name] = note.as_dict()
 
     def build(self, module: nn.Module | None = None, /, **choices: object) -> nn.Module:
         """Return a new, prepared model.

@@ -21,6 +21,7 @@ from whit.reporting.page_curves import training_curves
 from whit.reporting.page_layers import layers_and_warnings
 from whit.reporting.page_marks import Mark, marks_of
 from whit.reporting.page_markup import Markup, data_script, joined, script, tag
+from whit.reporting.page_notes import notes_of_techniques
 from whit.reporting.page_origin import (
     budget_part,
     commands,
@@ -39,6 +40,7 @@ _TITLES = {
     "charts": "Quality and cost",
     "curves": "Training",
     "layers": "Layers, before => after",
+    "notes": "What the techniques found",
     "repeat": "Repeat it",
     "budget": "Budget",
     "origin": "Settings and origin",
@@ -81,20 +83,22 @@ def report_html(comparison: Comparison) -> str:
     marks = marks_of(comparison)
     charts, cost_figures = cost_charts(comparison, marks)
     curves, curve_figures = training_curves(comparison, marks)
+    notes, note_figures = notes_of_techniques(marks)
     main = tag(
         "main",
         verdict_header(comparison, marks),
         how_to_read(comparison),
-        _contents(),
+        _contents(without=() if notes else ("notes",)),
         _section("results", results_table(comparison, marks)),
         _section("charts", how_to_read_charts(), charts),
         _section("curves", curves),
         _section("layers", layers_and_warnings(marks)),
+        _section("notes", notes) if notes else None,
         *_origin(comparison, marks),
         id="main",
         tabindex="-1",
     )
-    figures = data_script("figures", [*cost_figures, *curve_figures])
+    figures = data_script("figures", [*cost_figures, *curve_figures, *note_figures])
     scripts = [plotly, *(_resource(name) for name in _SCRIPTS)]
     body = tag(
         "body",
@@ -151,8 +155,9 @@ def _section(name: str, *parts: Markup | None) -> Markup:
     return tag("section", head, *parts, id=f"{name}-part", aria_labelledby=f"{name}-title")
 
 
-def _contents() -> Markup:
-    links = [tag("a", title, href=f"#{name}-part") for name, title in _TITLES.items()]
+def _contents(without: Sequence[str]) -> Markup:
+    titles = [(name, title) for name, title in _TITLES.items() if name not in without]
+    links = [tag("a", title, href=f"#{name}-part") for name, title in titles]
     return tag("nav", *links, aria_label="Parts of this page")
 
 

@@ -48,6 +48,7 @@ const CHARTS = (() => {
   }
 
   function annotations(figure, box) {
+    if (!figure.labels) return [];  // the lines of a note have a legend
     const area = areaOf(figure.layout, box), at = pixels(figure.layout, area);
     const points = figure.labels.filter((label) => !hidden.has(label.number)).map((label) => ({
       place: label, x: at.x(label.x), y: at.y(label.y), number: label.number, lines: label.lines,
@@ -74,7 +75,7 @@ const CHARTS = (() => {
     }
     for (const shape of layout.shapes || []) shape.label.font.color = themeColor("var(--bad)");
     return {
-      ...layout, width: box.clientWidth, height: box.clientHeight, autosize: false, showlegend: false,
+      ...layout, width: box.clientWidth, height: box.clientHeight, autosize: false, showlegend: layout.showlegend === true,
       paper_bgcolor: page, plot_bgcolor: page, font: { family, size: 12, color: text }, dragmode: false,
       hovermode: "closest", annotations: annotations(figure, box),
       hoverlabel: { bgcolor: themeColor("var(--raised)"), bordercolor: themeColor("var(--rule)"), font: { family, size: 12.5, color: text }, align: "left" },

@@ -7,7 +7,7 @@ import math
 from html import escape
 from typing import Any
 
-_VOID = ("br", "meta", "wbr")
+_VOID = ("br", "img", "meta", "wbr")
 
 
 class Markup(str):
