@@ -20,7 +20,7 @@ def test_notes_are_plain_values_that_json_carries():
 @pytest.mark.parametrize(
     ("note", "said"),
     [
-        (Table(("a", "b"), [(1,)]), "1 cells, and there are 2 columns"),
+        (Table(("a", "b"), [(1,)]), "1 cells, and it has 2 columns"),
         (Table(("a",), [(float("nan"),)]), "nan"),
         (Table(("a",), [([1],)]), "holds a list"),
         (Lines(("x", [1, 2]), {"y": [1.0]}), "1 values, and the axis has 2"),

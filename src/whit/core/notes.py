@@ -43,7 +43,7 @@ class Table:
         for row in self.rows:
             require(
                 len(row) == len(self.columns),
-                f"A row of a table has {len(row)} cells, and there are {len(self.columns)} columns.",
+                f"A row of a table has {len(row)} cells, and it has {len(self.columns)} columns.",
             )
         cells = [[_plain(cell) for cell in row] for row in self.rows]
         return {

@@ -70,7 +70,7 @@ def head_path(network: nn.Module) -> str:
             f"{type(network).__name__} has no linear or convolution layer to take features from. "
             "Give the path of the layer whose input is wanted."
         )
-    return paths[-1]
+    return str(paths[-1])
 
 
 def features_of(network: nn.Module, *inputs: Tensor, path: str | None = None) -> Tensor:
