@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
 
+import low_bit_tables
 import numpy as np
 import performance_tables
 
@@ -36,7 +37,30 @@ COMPARISONS = {
     ),
     "fashion_mnist.jsonl": "whit run fashion_mnist --seed 100 --seeds 3",
     "cifar10.jsonl": "whit run cifar10 --seed 100",
+    "mnist_binary_wide.jsonl": (
+        "whit compare \"mnist(model='mlp4_wide')\" \"binarized_network(first='real', last='real', "
+        "gradient='approxsign')\" --epochs 16 --seed 100 --seeds 3"
+    ),
+    "mnist_binary_conv4.jsonl": (
+        "whit compare \"mnist(model='conv4')\" \"binarized_network(first='real', last='real')\" "
+        "--epochs 16 --seed 100 --seeds 3"
+    ),
+    "mnist_ternary.jsonl": (
+        'whit compare "mnist(model=\'mlp4\')" "ternary_network(candidates=0)" --seed 100 --seeds 3'
+    ),
+    "cifar10_binary.jsonl": (
+        "whit compare \"cifar10(model='conv4', width=2)\" "
+        "\"binarized_network(first='real', last='real')\" --epochs 12 --seed 100 --seeds 1"
+    ),
 }
+# The README shows these; a card shows every comparison of its method.
+IN_README = (
+    "digits.jsonl",
+    "mnist_techniques.jsonl",
+    "mnist_half_width.jsonl",
+    "fashion_mnist.jsonl",
+    "cifar10.jsonl",
+)
 
 
 def main() -> int:
@@ -79,8 +103,9 @@ def tables(method: str | None) -> str:
     text = ""
     for name, command in COMPARISONS.items():
         path = RESULTS / name
-        if path.exists():
+        if path.exists() and (method is not None or name in IN_README):
             text += table(path, command, method) + "\n"
+    text += low_bit_tables.tables(method)
     return text.strip() + "\n" if text.strip() else ""
 
 
