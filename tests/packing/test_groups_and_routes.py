@@ -169,6 +169,15 @@ def test_a_rule_of_ones_own_is_refused():
     assert caught.value.module == "0"
 
 
+@pytest.mark.parametrize(
+    "rule", [MarginRule(0.3, temperature=2.0), GroupSumRule([[0], [1]], 0.3, temperature=2.0)]
+)
+def test_a_temperature_is_refused_rather_than_forgotten(rule):
+    strategies = [(0,), *[(1,)] * (rule.situations - 1)]
+    with pytest.raises(CannotPack, match=r"temperature 2\.0"):
+        pack(Route([member(), member()], rule, strategies), vectors())
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_own_inputs_are_refused_with_the_way_out(batched):
     group = Group([member(), member()], batched=batched, own_inputs=True)

@@ -231,6 +231,12 @@ def _renamed(output: Node, path: str, source: Node) -> Node:
 
 def _rule(rule: nn.Module, call: Call) -> tuple[float, tuple[int, ...], int]:
     """Return margin, group of each known class and number of groups."""
+    margin = rule if isinstance(rule, MarginRule) else getattr(rule, "familiar", None)
+    if isinstance(margin, MarginRule) and margin.temperature != 1:
+        raise call.refuse(
+            f"the rule has the temperature {margin.temperature}, which the file cannot hold; use "
+            "temperature 1"
+        )
     if isinstance(rule, MarginRule):
         return float(rule.margin), (), 0
     if isinstance(rule, GroupSumRule):
