@@ -4,6 +4,11 @@
 #
 #     benchmarks/low_bit_claims.sh conntra         CoNNTrA: throughput, small networks, MNIST, Fashion-MNIST
 #     benchmarks/low_bit_claims.sh conntra_wide    784-512-10, ten minutes for each training
+#     benchmarks/low_bit_claims.sh ternary         a ternary network beside its teacher
+#     benchmarks/low_bit_claims.sh bit_layers      accuracy against the number of bit layers
+#     benchmarks/low_bit_claims.sh ensembles       accuracy against the number of sampled networks
+#     benchmarks/low_bit_claims.sh binary_conv4    binary convolutions on MNIST
+#     benchmarks/low_bit_claims.sh binary_cifar10  binary convolutions on CIFAR-10, one seed
 #
 # Runs of limited time count processor seconds of one thread (--clock cpu). PYTHON names the Python.
 set -euo pipefail
@@ -34,4 +39,39 @@ conntra_wide() {
   done
 }
 
-"${1:?conntra or conntra_wide}"
+# Usage: compared FILE TASK TECHNIQUE OPTION...: `whit compare`, its rows in results/FILE.
+compared() {
+  local file=$1 runs
+  shift
+  runs=whit-runs/claims/${file%.jsonl}
+  mkdir -p "$runs"
+  "$python" -m whit compare "$@" --out "$runs" --save-to "$runs"
+  cp "$runs/results.jsonl" "results/$file"
+}
+
+ternary() {
+  compared mnist_ternary.jsonl "mnist(model='mlp4')" "ternary_network(candidates=0)" \
+    --seed 100 --seeds 3
+}
+
+bit_layers() {
+  "$python" benchmarks/bit_layers.py "mnist(model='mlp4')" --bits 7 --seed 100 --seeds 3 --test \
+    --out results/bit_layers.jsonl
+}
+
+ensembles() {
+  "$python" benchmarks/bitwise_ensembles.py "mnist(model='mlp4')" --seed 100 --seeds 3 --test \
+    --out results/bitwise_ensembles.jsonl --page whit-runs/bitwise_ensembles.html
+}
+
+binary_conv4() {
+  compared mnist_binary_conv4.jsonl "mnist(model='conv4')" \
+    "binarized_network(first='real', last='real')" --epochs 16 --seed 100 --seeds 3
+}
+
+binary_cifar10() {
+  compared cifar10_binary.jsonl "cifar10(model='conv4', width=2)" \
+    "binarized_network(first='real', last='real')" --epochs 12 --seed 100 --seeds 1
+}
+
+"${1:?name what to run; see the first lines of this file}"
