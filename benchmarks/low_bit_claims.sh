@@ -8,6 +8,7 @@
 #     benchmarks/low_bit_claims.sh bit_layers      accuracy against the number of bit layers
 #     benchmarks/low_bit_claims.sh ensembles       accuracy against the number of sampled networks
 #     benchmarks/low_bit_claims.sh binary_conv4    binary convolutions on MNIST
+#     benchmarks/low_bit_claims.sh binary_wide     a wide binary MLP on MNIST
 #     benchmarks/low_bit_claims.sh binary_cifar10  binary convolutions on CIFAR-10, one seed
 #
 # Runs of limited time count processor seconds of one thread (--clock cpu). PYTHON names the Python.
@@ -67,6 +68,12 @@ ensembles() {
 binary_conv4() {
   compared mnist_binary_conv4.jsonl "mnist(model='conv4')" \
     "binarized_network(first='real', last='real')" --epochs 16 --seed 100 --seeds 3
+}
+
+binary_wide() {
+  compared mnist_binary_wide.jsonl "mnist(model='mlp4_wide')" \
+    "binarized_network(first='real', last='real', gradient='approxsign')" \
+    --epochs 16 --seed 100 --seeds 3
 }
 
 binary_cifar10() {
