@@ -78,7 +78,7 @@ binary_wide() {
 
 binary_cifar10() {
   compared cifar10_binary.jsonl "cifar10(model='conv4', width=2)" \
-    "binarized_network(first='real', last='real')" --epochs 12 --seed 100 --seeds 1
+    "binarized_network(first='real', last='real')" --epochs 6 --seed 100 --seeds 1
 }
 
 "${1:?name what to run; see the first lines of this file}"

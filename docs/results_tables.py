@@ -50,7 +50,7 @@ COMPARISONS = {
     ),
     "cifar10_binary.jsonl": (
         "whit compare \"cifar10(model='conv4', width=2)\" "
-        "\"binarized_network(first='real', last='real')\" --epochs 12 --seed 100 --seeds 1"
+        "\"binarized_network(first='real', last='real')\" --epochs 6 --seed 100 --seeds 1"
     ),
 }
 # The README shows these; a card shows every comparison of its method.
