@@ -85,7 +85,7 @@ Network read_network(const uint8_t *file, size_t size) {
     const uint8_t *program = file + start;
     expect(std::memcmp(program, "WHIT", 4) == 0, "not a .whit file");
     const uint16_t version = half_word(program + 4);
-    expect(version == 1 || version == 2, "the file has a format version that is not known here");
+    expect(version >= 1 && version <= 3, "the file has a format version that is not known here");
     const size_t count = half_word(program + 6);
     expect(count <= 4096 && kHeaderBytes + count * kRecordBytes <= size - start,
            "the records do not fit the file");
@@ -116,6 +116,8 @@ Network read_network(const uint8_t *file, size_t size) {
         Record record(program + kHeaderBytes + index * kRecordBytes);
         expect(record.source <= index && record.other <= index,
                "a record reads a value that does not exist before it");
+        expect(version != 2 || record.kind != 30 || !(record.operand || record.columns),
+               "a record is beyond what version 2 knows");
         if (version == 1) {
             expect(record.kind <= 11 && record.format <= 6 && record.source == index,
                    "a record is beyond what version 1 knows");

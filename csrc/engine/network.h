@@ -79,7 +79,7 @@ struct Step {
     std::vector<float> table;        // lookup
     size_t body = 0;                 // member: number of steps of its body
     // route: group of each class (255: none), networks that answer in each situation
-    size_t groups = 0, members = 0;
+    size_t groups = 0, members = 0, deciding = 0;
     std::vector<uint8_t> group_of;
     std::vector<std::vector<uint8_t>> strategies;
 };

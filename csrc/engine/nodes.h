@@ -177,7 +177,7 @@ class RouteNode : public Node {
     ScratchSize scratch() const override;
 
   private:
-    size_t situation(const float *scores, float *chances) const;
+    size_t situation(const float *scores, float *chances, float *cooled) const;
     void softmax(const float *scores, float *chances) const;
     const KernelTable &kernels_;
     Step step_;

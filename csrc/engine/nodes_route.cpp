@@ -16,6 +16,13 @@ RouteNode::RouteNode(const KernelTable &kernels, const Step &step,
 
 RouteNode::~RouteNode() = default;
 
+namespace {
+
+// As NumPy's argmax: the first of the largest, and the first number that is none.
+bool above(float one, float best) { return best == best && (one > best || one != one); }
+
+}  // namespace
+
 ScratchSize RouteNode::scratch() const {
     ScratchSize size{4 * 2 * classes_, 4 * (step_.groups + 1), 0};
     for (const auto &body : bodies_) size.grow(body->scratch());
@@ -33,8 +40,9 @@ void RouteNode::softmax(const float *scores, float *chances) const {
     for (size_t i = 0; i < classes_; ++i) chances[i] /= sum;
 }
 
-size_t RouteNode::situation(const float *scores, float *chances) const {
-    softmax(scores, chances);
+size_t RouteNode::situation(const float *scores, float *chances, float *cooled) const {
+    for (size_t i = 0; i < classes_; ++i) cooled[i] = scores[i] / step_.high;
+    softmax(cooled, chances);
     float first = -std::numeric_limits<float>::infinity(), second = first;
     bool broken = false;
     for (size_t i = 0; i < classes_; ++i) {
@@ -45,6 +53,12 @@ size_t RouteNode::situation(const float *scores, float *chances) const {
     if (!broken && first - second >= step_.low) return 0;
     size_t best = 0;
     float largest = 0;
+    if (step_.deciding) {
+        const float *deciding = scores + classes_;
+        for (size_t i = 1; i < step_.deciding; ++i)
+            if (above(deciding[i], deciding[best])) best = i;
+        return 1 + best;
+    }
     for (size_t group = 0; group < step_.groups; ++group) {
         float sum = 0;
         for (size_t i = 0; i < classes_; ++i)
@@ -61,8 +75,10 @@ void RouteNode::run(Frame &frame, Call &call) const {
     float *answers = reinterpret_cast<float *>(frame.at[answers_]);
     uint32_t *situations = reinterpret_cast<uint32_t *>(frame.at[situations_]);
     float *chances = call.scratch[0].block.as<float>();
+    const size_t stride = classes_ + step_.deciding;
     for (size_t i = 0; i < samples; ++i)
-        situations[i] = static_cast<uint32_t>(situation(scores + i * classes_, chances));
+        situations[i] =
+            static_cast<uint32_t>(situation(scores + i * stride, chances, chances + classes_));
 
     // Sums of the softmaxes of all networks that answer a row; a network sees no other rows.
     std::memset(result, 0, samples * classes_ * 4);
@@ -78,7 +94,7 @@ void RouteNode::run(Frame &frame, Call &call) const {
         for (uint8_t number : step_.strategies[situations[row]]) times += number == network;
         return times;
     };
-    for (size_t row = 0; row < samples; ++row) add(scores + row * classes_, row, asked(row, 0));
+    for (size_t row = 0; row < samples; ++row) add(scores + row * stride, row, asked(row, 0));
     for (size_t member = 0; member < bodies_.size(); ++member) {
         size_t gathered = 0;
         uint8_t *rows = frame.at[gathered_];
@@ -100,7 +116,7 @@ void RouteNode::run(Frame &frame, Call &call) const {
         for (uint8_t number : strategy) alone = alone && number == 0;
         float *own = result + row * classes_;
         if (alone) {
-            std::memcpy(own, scores + row * classes_, classes_ * 4);
+            std::memcpy(own, scores + row * stride, classes_ * 4);
             continue;
         }
         for (size_t i = 0; i < classes_; ++i) {

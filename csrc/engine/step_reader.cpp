@@ -117,7 +117,7 @@ class StepReader {
                 step_.table = data_.floats(r_.first, r_.columns);
                 break;
             case Kind::kMember: step_.body = r_.rows; step_.domain = domain_; break;
-            case Kind::kRoute: route(); break;
+            case Kind::kRoute: read_route(data_, r_, in_, step_); break;
             default: refuse("the program holds an unknown operator");
         }
         check_shape(step_.shape);
@@ -354,33 +354,6 @@ class StepReader {
             far = std::max<Wide>(far, offset < 0 ? -static_cast<Wide>(offset) : offset);
         bound += most * largest + far;
         expect(bound < static_cast<Wide>(1) << 63, "requantize can leave 64 bits");
-    }
-
-    void route() {
-        expect(in_.rank == 1 && in_.axes[0] > 1, "route needs the scores of 2 classes");
-        step_.low = data_.floats(r_.first, 1)[0];
-        step_.members = r_.rows;
-        expect(step_.members <= 255, "route has too many members");
-        size_t at = r_.second;
-        const auto next = [&] { return *data_.at(at++, 1, 1); };
-        step_.groups = next();
-        const size_t known = next();
-        expect(known <= in_.axes[0], "route groups more classes than there are");
-        step_.group_of.assign(in_.axes[0], 255);
-        for (size_t label = 0; label < known; ++label) {
-            step_.group_of[label] = next();
-            expect(step_.group_of[label] == 255 || step_.group_of[label] < step_.groups,
-                   "route names a group that does not exist");
-        }
-        for (size_t i = 0; i < (step_.groups ? step_.groups + 1 : 2); ++i) {
-            std::vector<uint8_t> strategy(next());
-            expect(!strategy.empty(), "route asks no network");
-            for (uint8_t &number : strategy) {
-                number = next();
-                expect(number <= step_.members, "route asks a network that does not exist");
-            }
-            step_.strategies.push_back(strategy);
-        }
     }
 
     const Data &data_;

@@ -38,6 +38,9 @@ void check_shape(const Shape &shape);
 Step read_step(const Data &data, const Record &record, const Shape &source, Domain domain,
                const Shape &other, Domain other_domain);
 
+// Fills the step of a route whose source has this shape. Throws LoadError.
+void read_route(const Data &data, const Record &record, const Shape &source, Step &step);
+
 }  // namespace whit
 
 #endif  // WHIT_STEP_READER_H

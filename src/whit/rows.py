@@ -79,7 +79,12 @@ class Row:
 
     @property
     def nonzero_macs(self) -> int | None:
-        """Multiply-accumulates of the best seed's file whose weight is not 0; None if unknown."""
+        """Multiply-accumulates of the best seed's file whose weight is not 0; None if unknown.
+
+        Unknown for a network with routes too: their MACs are means over inputs.
+        """
+        if self.best.columns.get("route_shares"):
+            return None
         from whit.runtime import load
 
         path = self.best.packed_path

@@ -1,6 +1,7 @@
 """Whole programs as C: graphs, memory that is used again, subprograms, memory checked by clang."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,28 @@ def route_steps(margin):
 def test_routes_run_the_members_of_their_situation(check, margin):
     x = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
     check(route_steps(margin), (6,), x=x)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+@pytest.mark.parametrize("margin", [0.0, 0.6, 1.1])
+def test_a_route_with_a_temperature(check, margin, temperature):
+    *steps, (outer, source, other), last = route_steps(margin)
+    steps += [(replace(outer, temperature=temperature), source, other), last]
+    x = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
+    check(steps, (6,), x=x)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.6, 1.1])
+def test_a_route_with_deciding_scores(check, margin):
+    strategies = ((0,), (0, 1), (1,), (0, 0, 1))
+    steps = [
+        (linear(4 + 3, 6, 0, 0), 0),
+        (Member(1), 0),
+        (linear(4, 6, 0, 1), 2),
+        (Route(margin, (), 0, strategies, 1, 1.5, deciding=3), 1, 0),
+    ]
+    x = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
+    check(steps, (6,), x=x)
 
 
 def test_a_route_whose_scores_are_integers_and_whose_member_is_a_copy(check):

@@ -271,7 +271,8 @@ def test_lookup(entries):
 
 @pytest.mark.parametrize("groups", [0, 2])
 @pytest.mark.parametrize("margin", [0.0, 0.3, 2.0])
-def test_route(groups, margin):
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_route(groups, margin, temperature):
     def body(seed):
         return Linear(weight("float32", 4, 6, seed=seed), None)
 
@@ -284,10 +285,23 @@ def test_route(groups, margin):
         (Relu(), 3),
         (Member(1), 0),
         (body(2), 5),
-        (Route(margin, group_of, groups, strategies, 2), 1, 0),
+        (Route(margin, group_of, groups, strategies, 2, temperature), 1, 0),
     ]
     program = program_of(steps, (6,))
     expected, found = both(program, 50)
+    assert np.allclose(expected, found, atol=2e-6)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3, 2.0])
+def test_a_route_with_deciding_scores(margin):
+    strategies = ((0,), (0, 1), (1,), (0, 0, 1))
+    steps = [
+        (Linear(weight("float32", 4 + 3, 6, seed=0), None), 0),
+        (Member(1), 0),
+        (Linear(weight("float32", 4, 6, seed=1), None), 2),
+        (Route(margin, (), 0, strategies, 1, 1.5, deciding=3), 1, 0),
+    ]
+    expected, found = both(program_of(steps, (6,)), 50)
     assert np.allclose(expected, found, atol=2e-6)
 
 

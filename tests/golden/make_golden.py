@@ -14,7 +14,7 @@ import whit
 from whit.packing.formats import storage_candidates
 from whit.parts.group import Group
 from whit.parts.normalise import Normalise
-from whit.parts.route import GroupSumRule, Route
+from whit.parts.route import FeatureRule, GroupSumRule, Route
 from whit.parts.straight_through import Sign
 from whit.runtime import decode_program
 from whit.runtime.artifact import build_artifact
@@ -92,6 +92,16 @@ def route_network():
     return nn.Sequential(Group([route, *members[3:5]]), Mean()).eval(), Group(members[4:]).eval()
 
 
+def rules_network():
+    """Return a route by features with a temperature, in it one by groups of classes with one."""
+    torch.manual_seed(8)
+    members = [nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)) for _ in range(5)]
+    groups = GroupSumRule([[0, 1], [2, 3]], 0.125, temperature=0.5)
+    inner = Route(members[:2], groups, [(0,), (0, 1), (1,)])
+    features = FeatureRule(nn.Linear(5, 3), 4, 0.25, temperature=0.75)
+    return Route([members[2], inner, *members[3:]], features, [(0,), (1,), (0, 2), (3,)]).eval()
+
+
 class Uneven(nn.Module):
     """Three levels: 0, 1 and 4."""
 
@@ -151,8 +161,8 @@ def every_format():
     return build_artifact(header.to_bytes() + b"".join(records), writer.to_bytes(), {})
 
 
-def save(name, content, inputs):
-    path = HERE / f"{name}_version2.whit"
+def save(name, content, inputs, version=2):
+    path = HERE / f"{name}_version{version}.whit"
     if path.exists():
         print(f"{path} exists; a golden file is never made again")
         return
@@ -182,3 +192,5 @@ if __name__ == "__main__":
     packed = whit.pack(Text().eval(), letters)
     save("text", packed.to_bytes(), letters.numpy().astype(np.int32))
     save("formats", every_format(), vectors.numpy())
+    rules = whit.pack(rules_network(), six).to_bytes()
+    save("rules", rules, six.numpy(), version=3)

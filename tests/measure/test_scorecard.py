@@ -13,6 +13,7 @@ from whit.measure.columns import NUMERIC_COLUMNS
 from whit.measure.latency import Latency
 from whit.measure.meter import Charge
 from whit.measure.scorecard import Scorecard, Subject, count_parameters, measure
+from whit.parts.route import GroupSumRule, Route
 
 
 @dataclass
@@ -150,3 +151,24 @@ def test_latency_is_filled_in_later():
     both = card.with_latency(Latency(0.5, 0.1, "native", 1, 100, 0.7))
     assert both.torch_latency_ms == 0.7
     assert not any("latency" in name for name in both.reasons)
+
+
+def test_a_route_costs_what_its_inputs_run():
+    torch.manual_seed(0)
+    members = [nn.Linear(6, 2), nn.Linear(6, 2), nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 2))]
+    rule = GroupSumRule([[0], [1]], 0.1, temperature=2.0)
+    route = Route(members, rule, [(0,), (0, 1), (2,)]).eval()
+    about = subject()
+    row = measure(route, about, Charge(100, 1.5, 1000, 0)).scorecard.as_dict()
+    situations = route.route(about.valid.inputs[0])
+    shares = (torch.bincount(situations, minlength=3) / len(situations)).tolist()
+    assert min(shares) > 0
+    assert row["route_shares"] == [pytest.approx(shares)]
+    assert row["macs"] == round(12 + 12 * shares[1] + 64 * shares[2])
+    assert row["macs_if_all_ran"] == 12 + 12 + 64
+    assert "route_shares" not in row["reasons"]
+    alone = measure(members[0], subject(), Charge(100, 1.5, 1000, 0)).scorecard
+    assert row["energy_compute_nj"] / alone.energy_compute_nj == pytest.approx(
+        row["macs"] / 12, rel=0.05
+    )
+    assert row["weight_bytes"] >= 4 * (14 + 14 + 74)

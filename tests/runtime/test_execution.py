@@ -226,7 +226,7 @@ def test_version_1_reads_whole_numbers_as_floats(build_file):
     new = decode_program(build_file([Linear(signs, None)], (6,), dtype="uint8"))
     assert [step.result.domain for step in new.steps] == ["int32"]
     np.testing.assert_array_equal(new(x), old(x))
-    assert new.info["format_version"] == "2"
+    assert new.info["format_version"] == "3"
 
 
 def test_version_1_keeps_exact_sums_of_signs(build_file):

@@ -37,6 +37,7 @@ def int32(*numbers):
 def every_operator():
     """Return a graph from [4, 6, 6] in which each operator stands once at least."""
     route = op.Route(0.9, (0, 1, 255), 2, ((0,), (0, 1), (1,)), 1)
+    cooled = op.Route(0.8, (), 0, ((0,), (0, 1), (1,), (1,), (0,)), 1, 2.5, deciding=4)
     chain = [
         op.Normalize(None, floats(1), 0, 1),
         op.Conv2d(weight(4, 9, taps=9), floats(4), (3, 3), pad=(1, 1)),
@@ -75,6 +76,9 @@ def every_operator():
         (op.Linear(weight(3, 7, 17), None), last + 5, 0),
         (route, last + 3, last),
         (op.Concat(0), last + 7, last),
+        (op.Member(1), last + 8, 0),
+        (op.Linear(weight(2, 6), None), last + 9, 0),
+        (cooled, last + 8, last + 8),
     ]
 
 

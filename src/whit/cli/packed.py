@@ -204,7 +204,9 @@ def _print_program(file: Path, program: Program, size: int) -> None:
     heads = ("operator", "format", "weights", "non-zero", "bytes", "MACs", "output")
     Console(width=110).print(listing(heads, rows))
     widths = macs_text(cost.macs_by_width).replace("\n", ", ")
-    print(f"MACs {widths}; activations at most {cost.activation_peak_bytes:,} bytes")
+    routed = any(op.conditional for op in program.operators)
+    whole = " (if all members of the route ran)" if routed else ""
+    print(f"MACs {widths}{whole}; activations at most {cost.activation_peak_bytes:,} bytes")
     print(f"energy {cost.energy.total_nj:.3g} nJ an inference (modelled, 45 nm table)")
     for name, value in program.info.items():
         print(f"{name}: {value}")

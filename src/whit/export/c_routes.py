@@ -14,19 +14,19 @@ def write_route(step: StepWriter) -> None:
     The bodies of the members are functions ``member_1``, ... of the route, written before.
     """
     operator = step.operator
-    classes, scores = step.elements, step.floats(step.source)
+    classes, scores = step.elements - operator.deciding, step.floats(step.source)
     chances = step.temporary("float", classes)
     groups = np.array(operator.group_of, dtype=np.uint8)
     array = step.unit.constant(f"group_of_{step.index}", groups)
     kernel = step.unit.kernel("situation")
-    margin = float_literal(operator.margin)
-    choice = f"{kernel}({scores}, {chances}, {classes}, {margin}, "
-    choice += f"{array}, {len(operator.group_of)}, {operator.groups})"
+    limits = f"{float_literal(operator.temperature)}, {float_literal(operator.margin)}"
+    choice = f"{kernel}({scores}, {chances}, {classes}, {limits}, "
+    choice += f"{array}, {len(operator.group_of)}, {operator.groups}, {operator.deciding})"
     step.lines.append(f"switch ({choice}) {{")
     for number, answering in enumerate(operator.strategies):
         last = number == len(operator.strategies) - 1
         step.lines.append("default:" if last else f"case {number}:")
-        _write_answer(step, scores, answering)
+        _write_answer(step, scores, classes, answering)
         step.lines.append("break;")
     step.lines.append("}")
 
@@ -61,8 +61,7 @@ def _names(code: str, name: str) -> bool:
     return name in words.split()
 
 
-def _write_answer(step: StepWriter, scores: str, answering: tuple[int, ...]) -> None:
-    classes = step.elements
+def _write_answer(step: StepWriter, scores: str, classes: int, answering: tuple[int, ...]) -> None:
     if tuple(answering) == (0,):
         step.call(step.unit.kernel("copy", "copy_float", x="float"), scores, step.y, classes)
         return

@@ -30,7 +30,6 @@ _NEEDS = {
     "transpose_signs": ("sign_bit", "put_sign"),
     "concat_signs": ("sign_bit", "put_sign"),
     "reduce_max_signs": ("sign_bit", "put_sign"),
-    "situation": ("add_softmax",),
 }
 
 

@@ -26,13 +26,17 @@ def write_route(
     Args:
         graph: where the nodes go.
         operator: margin, groups and strategies.
-        scores: class scores of the first network.
+        scores: class scores of the first network, and the deciding scores behind them.
         members: what the members give, in their order.
         result: what the route gives.
     """
-    first = graph.floats(scores)
+    classes = result.shape[0]
+    first, deciding = graph.floats(scores), ""
+    if operator.deciding:
+        sizes = graph.integers(classes, operator.deciding)
+        first, deciding = graph.nodes_of("Split", 2, first, sizes, axis=1)
     chances = graph.node("Softmax", first, axis=1)
-    situation = _situation(graph, operator, chances, result.shape[0])
+    situation = _situation(graph, operator, first, deciding, classes)
     answers = [chances, *(graph.node("Softmax", graph.floats(v), axis=1) for v in members)]
     place = graph.integers(1)
     stacked = graph.node("Concat", *(graph.node("Unsqueeze", a, place) for a in answers), axis=1)
@@ -49,14 +53,20 @@ def write_route(
     return value_of(graph.node("Where", kept, first, logarithm), result)
 
 
-def _situation(graph: Graph, operator: Route, chances: str, classes: int) -> str:
+def _situation(graph: Graph, operator: Route, first: str, deciding: str, classes: int) -> str:
     """Return the number of the situation of each sample, int64 [batch]."""
+    cold = operator.temperature == 1
+    cooled = first if cold else graph.node("Div", first, graph.number(operator.temperature))
+    chances = graph.node("Softmax", cooled, axis=1)
     best, _ = graph.nodes_of("TopK", 2, chances, graph.integers(2), axis=1)
     largest, second = graph.nodes_of("Split", 2, best, graph.integers(1, 1), axis=1)
     margin = graph.node("Sub", largest, second)
     sure = graph.node("GreaterOrEqual", margin, graph.number(operator.margin))
     sure = graph.node("Reshape", sure, graph.integers(-1))
     unsure = graph.number(1, "int64")
+    if operator.deciding:
+        likeliest = graph.node("ArgMax", deciding, axis=1, keepdims=0)
+        unsure = graph.node("Add", likeliest, unsure)
     if operator.groups:
         belongs = np.zeros((classes, operator.groups), dtype=np.float32)
         for number, group in enumerate(operator.group_of):

@@ -7,6 +7,7 @@ PACKED_COLUMNS = (
     "weight_bytes",
     "stored_bytes",
     "macs",
+    "macs_if_all_ran",
     "activation_peak_bytes",
     "flops_per_byte",
     "energy_nj",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whit.measure.energy import Energy, compute_energy, memory_energy
+from whit.runtime.operators import Route
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from whit.runtime.costs import OperatorCost
+    from whit.runtime.program import Program
 
 
 @dataclass(frozen=True)
 class Cost:
     """Cost of one inference of one sample.
+
+    What stands in the members of a route counts with the share of inputs that run it.
 
     Attributes:
         macs_by_width: multiply-accumulates by (weight bits, activation bits), as "w1a32".
@@ -46,25 +52,61 @@ def width_name(weight_bits: int, activation_bits: int) -> str:
     return f"w{weight_bits}a{activation_bits}"
 
 
-def cost_of(operators: Iterable[OperatorCost], activation_peak_bytes: int) -> Cost:
-    """Add up the cost of a program's operators; those of a route's members as if all ran.
+def cost_of(
+    operators: Iterable[OperatorCost],
+    activation_peak_bytes: int,
+    shares: Sequence[float] | None = None,
+) -> Cost:
+    """Add up the cost of a program's operators.
 
     Args:
         operators: records of a loaded program, in order.
         activation_peak_bytes: of the program.
+        shares: of the inputs that run each record, 0 to 1; None as if all ran all.
     """
     operators = list(operators)
+    shares = [1.0] * len(operators) if shares is None else shares
     peak = activation_peak_bytes
     weight_bytes = sum(op.stored_bytes for op in operators)
-    macs: dict[str, int] = {}
+    macs: dict[str, float] = {}
     energy = Energy()
-    for op in operators:
-        energy += operator_energy(op, weight_bytes, peak)
+    for op, share in zip(operators, shares, strict=True):
+        energy += operator_energy(op, weight_bytes, peak).times(share)
         if op.macs:
             name = width_name(op.weight_bits, op.activation_bits)
-            macs[name] = macs.get(name, 0) + op.macs
-    moved = sum(op.activation_bytes for op in operators)
-    return Cost(dict(sorted(macs.items())), weight_bytes, moved, peak, energy)
+            macs[name] = macs.get(name, 0) + share * op.macs
+    moved = sum(share * op.activation_bytes for op, share in zip(operators, shares, strict=True))
+    rounded = {name: round(count) for name, count in sorted(macs.items())}
+    return Cost(rounded, weight_bytes, round(moved), peak, energy)
+
+
+def route_shares(
+    program: Program, inputs: NDArray[Any]
+) -> tuple[list[float] | None, list[list[float]]]:
+    """Return how often each record runs, and each situation of each route comes about.
+
+    Args:
+        program: a loaded program.
+        inputs: raw samples [samples, ...], 1 or more.
+
+    Returns:
+        Share of the inputs for each record, None without routes; for each route, in the order of
+        the file, the shares of its situations.
+    """
+    if not any(operator.conditional or operator.kind == "route" for operator in program.operators):
+        return None, []
+    counts = program.count_runs(inputs)
+    steps = program.steps
+    shares = [counts.steps[number] / len(inputs) for number in range(len(steps))]
+    routes = [
+        [
+            counts.situations[number, one] / len(inputs)
+            for one in range(len(step.operator.strategies))
+        ]
+        for number, step in enumerate(steps)
+        if isinstance(step.operator, Route)
+    ]
+    return shares, routes
 
 
 def operator_energy(

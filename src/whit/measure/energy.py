@@ -44,6 +44,10 @@ class Energy:
     def __add__(self, other: Energy) -> Energy:
         return Energy(self.compute_nj + other.compute_nj, self.memory_nj + other.memory_nj)
 
+    def times(self, factor: float) -> Energy:
+        """Return a multiple, such as the share of inputs for which a part runs at all."""
+        return Energy(factor * self.compute_nj, factor * self.memory_nj)
+
     @property
     def total_nj(self) -> float:
         """Compute and memory together, nanojoules."""

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from whit.errors import CannotPack, WhitError
 from whit.measure.columns import PACKED_COLUMNS
-from whit.measure.cost import cost_of
+from whit.measure.cost import cost_of, route_shares
 from whit.measure.latency import Latency
 from whit.measure.meter import Charge
 from whit.packing.packer import Packed, float_inputs, pack
@@ -30,6 +30,7 @@ _LATENCY_COLUMNS = (
 _PACKED_COLUMNS = (
     *PACKED_COLUMNS,
     "macs_by_width",
+    "route_shares",
     "layers",
     "latency_backend",
     "latency_threads",
@@ -48,8 +49,12 @@ class Scorecard:
         nonzero_params: those that are not 0.
         weight_bytes: of all constants in the packed file.
         stored_bytes: of the whole packed file.
-        macs: multiply-accumulates of one inference.
+        macs: multiply-accumulates of one inference; where a route chooses between members, the mean
+            over the validation inputs, as are `macs_by_width`, `flops_per_byte` and energy.
         macs_by_width: by weight and activation bits, as "w1a32".
+        macs_if_all_ran: of one inference that needs all members of its routes.
+        route_shares: for each route of the file, the shares of the validation inputs in its
+            situations; they add up to the share that comes to the route.
         activation_peak_bytes: most bytes of values that exist at once.
         flops_per_byte: operations over bytes of weights and activations moved.
         energy_nj: modelled energy of one inference (45 nm table), compute and memory.
@@ -81,6 +86,8 @@ class Scorecard:
     stored_bytes: int | None = None
     macs: int | None = None
     macs_by_width: dict[str, int] | None = None
+    macs_if_all_ran: int | None = None
+    route_shares: list[list[float]] | None = None
     activation_peak_bytes: int | None = None
     flops_per_byte: float | None = None
     energy_nj: float | None = None
@@ -263,7 +270,11 @@ def _packed_columns(
     packed: Packed, subject: Subject, valid: Tensor, reasons: dict[str, str]
 ) -> dict[str, Any]:
     program = packed.program
-    cost = cost_of(program.operators, program.activation_peak_bytes)
+    peak = program.activation_peak_bytes
+    shares, routes = route_shares(program, subject.valid.inputs[0].numpy())
+    cost = cost_of(program.operators, peak, shares)
+    if not routes:
+        reasons["route_shares"] = "the network has no route"
     untimed = "not timed yet: latency is measured alone, after all trainings"
     reasons.update(dict.fromkeys(_LATENCY_COLUMNS, untimed))
     agreement = _agreement(packed, subject, valid)
@@ -274,6 +285,8 @@ def _packed_columns(
         "stored_bytes": packed.nbytes,
         "macs": cost.macs,
         "macs_by_width": cost.macs_by_width,
+        "macs_if_all_ran": cost_of(program.operators, peak).macs,
+        "route_shares": routes or None,
         "activation_peak_bytes": cost.activation_peak_bytes,
         "flops_per_byte": cost.flops_per_byte,
         "energy_nj": cost.energy.total_nj,

@@ -6,6 +6,7 @@ torch.export follows neither a vmapped group nor a branch that depends on data. 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,9 @@ from whit.packing.graph_nodes import (
     reshaped,
 )
 from whit.packing.symbols import Call, Data
+from whit.parts.features import WithFeatures
 from whit.parts.group import Group
-from whit.parts.route import GroupSumRule, MarginRule, Route
+from whit.parts.route import FeatureRule, GroupSumRule, MarginRule, Route
 from whit.runtime.layout import MAX_RANK
 from whit.runtime.operators import Concat
 from whit.runtime.operators import Route as RouteOperator
@@ -158,7 +160,7 @@ def lower_subnetwork(call: Call, hidden: list[Hidden], lower: Lower) -> Data:
 def _lower_group(call: Call, taken: Hidden, lower: Lower) -> Data:
     outputs: list[Node] = []
     for number, member in enumerate(taken.module.members):
-        path = f"{taken.path}.members.{number}".lstrip(".")
+        path = _inside(taken.path, f"members.{number}")
         result = _lower_member(member, taken.example, call.data.node, path, lower)
         if result.leading or len(result.shape) >= MAX_RANK:
             raise call.refuse(f"the output of member {number} has too many axes to be stacked")
@@ -181,22 +183,24 @@ def concatenated(parts: list[Node], axis: int, module: str) -> Node:
 def _lower_route(call: Call, taken: Hidden, lower: Lower) -> Data:
     route = taken.module
     assert isinstance(route, Route)
-    path = f"{taken.path}.members.0".lstrip(".")
-    first = _lower_member(route.members[0], taken.example, call.data.node, path, lower)
+    first = _lower_first(call, taken, route, lower)
     used = sorted({k for strategy in route.strategies for k in strategy if k > 0})
     members = []
     for number in used:
         source = InputNode(module="", shape=call.data.shape, domain="")
-        path = f"{taken.path}.members.{number}".lstrip(".")
+        path = _inside(taken.path, f"members.{number}")
         result = _lower_member(route.members[number], taken.example, source, path, lower)
         members.append((source, result.node))
     place = {0: 0, **{number: k for k, number in enumerate(used, start=1)}}
-    strategies = tuple(tuple(place[k] for k in strategy) for strategy in route.strategies)
-    margin, group_of, groups = _rule(route.rule, call)
-    operator = RouteOperator(margin, group_of, groups, strategies, len(members))
+    operator = RouteOperator(
+        strategies=tuple(tuple(place[k] for k in strategy) for strategy in route.strategies),
+        members=len(members),
+        **_rule(route.rule, call),
+    )
+    deciding = operator.deciding
     node = RouteNode(
         module=taken.path,
-        shape=first.shape,
+        shape=(first.shape[0] - deciding, *first.shape[1:]),
         sources=(first.node, call.data.node),
         route=operator,
         members=tuple(members),
@@ -204,19 +208,48 @@ def _lower_route(call: Call, taken: Hidden, lower: Lower) -> Data:
     return call.now(node)
 
 
+def _lower_first(call: Call, taken: Hidden, route: Route, lower: Lower) -> Data:
+    """Lower member 0, with the deciding scores behind its own where a head chooses."""
+    path = _inside(taken.path, "members.0")
+    if not isinstance(route.rule, FeatureRule):
+        return _lower_member(route.members[0], taken.example, call.data.node, path, lower)
+    both = _ScoresAndDecision(route.members[0], route.rule.head)
+    places = {
+        "features.network": path,
+        "head": _inside(taken.path, "rule.head"),
+        "": taken.path,
+    }
+    return _lower_member(both, taken.example, call.data.node, places, lower)
+
+
+class _ScoresAndDecision(nn.Module):
+    def __init__(self, network: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.features = WithFeatures(network)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores, features = self.features(x)
+        return torch.cat([scores, self.head(features)], 1)
+
+
+Places = dict[str, str]  # prefix of a path inside what is lowered -> path in the whole model
+
+
 def _lower_member(
-    member: nn.Module, example: Tensor, source: Node, path: str, lower: Lower
+    member: nn.Module, example: Tensor, source: Node, places: str | Places, lower: Lower
 ) -> Data:
     """Lower one member; its module paths are those of the whole model."""
+    known = {"": places} if isinstance(places, str) else places
     try:
         result = lower(member, example, source)
     except CannotPack as error:
-        inside = ".".join(part for part in (path, error.module) if part)
+        inside = _placed(error.module, known)
         raise CannotPack(error.reason, inside, error.operator) from error
-    return replace(result, node=_renamed(result.node, path, source))
+    return replace(result, node=_renamed(result.node, known, source))
 
 
-def _renamed(output: Node, path: str, source: Node) -> Node:
+def _renamed(output: Node, places: Places, source: Node) -> Node:
     renamed: dict[int, Node] = {}
     outside = {id(node) for node in in_order(source)}
     for node in in_order(output):
@@ -224,26 +257,37 @@ def _renamed(output: Node, path: str, source: Node) -> Node:
             renamed[id(node)] = node
             continue
         sources = tuple(renamed[id(one)] for one in node.sources)
-        module = f"{path}.{node.module}".rstrip(".")
+        module = _placed(node.module, places)
         renamed[id(node)] = replace(node, module=module, sources=sources)
     return renamed[id(output)]
 
 
-def _rule(rule: nn.Module, call: Call) -> tuple[float, tuple[int, ...], int]:
-    """Return margin, group of each known class and number of groups."""
-    margin = rule if isinstance(rule, MarginRule) else getattr(rule, "familiar", None)
-    if isinstance(margin, MarginRule) and margin.temperature != 1:
+def _placed(module: str, places: Places) -> str:
+    """Return the path in the whole model; of several prefixes the longest counts."""
+    for prefix in sorted(places, key=len, reverse=True):
+        if not prefix or f"{module}.".startswith(f"{prefix}."):
+            return _inside(places[prefix], module[len(prefix) :].lstrip("."))
+    return module
+
+
+def _inside(path: str, name: str) -> str:
+    return ".".join(part for part in (path, name) if part)
+
+
+def _rule(rule: nn.Module, call: Call) -> dict[str, Any]:
+    """Return margin, temperature and what chooses behind them, as arguments of the operator."""
+    familiar = rule if isinstance(rule, MarginRule) else getattr(rule, "familiar", None)
+    if not isinstance(rule, MarginRule | GroupSumRule | FeatureRule):
         raise call.refuse(
-            f"the rule has the temperature {margin.temperature}, which the file cannot hold; use "
-            "temperature 1"
+            f"the rule {type(rule).__name__} cannot be written; use MarginRule, GroupSumRule or "
+            "FeatureRule of whit.parts.route"
         )
-    if isinstance(rule, MarginRule):
-        return float(rule.margin), (), 0
+    assert isinstance(familiar, MarginRule)
+    chosen: dict[str, Any] = {"group_of": (), "groups": 0}
     if isinstance(rule, GroupSumRule):
         known = rule.membership
         group_of = torch.where(known.any(1), known.argmax(1), _NO_GROUP)
-        return float(rule.familiar.margin), tuple(group_of.tolist()), known.shape[1]
-    raise call.refuse(
-        f"the rule {type(rule).__name__} cannot be written; use MarginRule or GroupSumRule of "
-        "whit.parts.route"
-    )
+        chosen = {"group_of": tuple(group_of.tolist()), "groups": known.shape[1]}
+    elif isinstance(rule, FeatureRule):
+        chosen["deciding"] = rule.situations - 1
+    return {"margin": float(familiar.margin), "temperature": float(familiar.temperature), **chosen}

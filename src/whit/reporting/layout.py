@@ -39,6 +39,14 @@ def short(count: float) -> str:
     return f"{count:.0f}"
 
 
+def routes_text(route_shares: list[list[float]] | None) -> list[str]:
+    """Return a line for each route of a file: percent of the inputs in its situations."""
+    return [
+        f"route {' / '.join(f'{100 * share:.0f}' for share in shares)} %"
+        for shares in route_shares or ()
+    ]
+
+
 def macs_text(macs_by_width: dict[str, int]) -> str:
     """Return MACs by width in short form, one width a line, such as "38k w1a1"."""
     return "\n".join(f"{short(count)} {width}" for width, count in macs_by_width.items()) or "0"

@@ -73,7 +73,8 @@ COSTS = (
         COUNTED,
         "Multiply-accumulates of the packed file. Below the total, by weight and activation bits: "
         "w1a32 has 1-bit weights and 32-bit activations. A 1-bit one costs far less than a 32-bit "
-        "one.",
+        "one. Behind a route, the mean over the validation inputs, and the share of them in each "
+        "situation of the route, the familiar one first.",
         whole,
     ),
     Column(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from whit.reporting.layout import ratio_text, short
+from whit.reporting.layout import ratio_text, routes_text, short
 from whit.reporting.page_columns import (
     COSTS,
     HIGHER,
@@ -221,4 +221,5 @@ def _widths(row: Row) -> list[Content]:
     nonzero = row.nonzero_macs
     if nonzero is not None and nonzero < 0.95 * sum(widths.values()):
         lines.append(f"{short(nonzero)} non-zero")
+    lines += routes_text(row.best.columns.get("route_shares"))
     return [tag("span", line, class_="small") for line in lines]

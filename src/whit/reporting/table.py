@@ -18,6 +18,7 @@ from whit.reporting.layout import (
     name_lines,
     name_pieces,
     ratio_text,
+    routes_text,
     short,
     shown_name,
     significant,
@@ -43,6 +44,11 @@ _UNDECIDED = (
 _ZEROS = (
     "Energy assumes hardware that skips multiplications by zero (in ternary layers); the runtime "
     "timed here does not"
+)
+
+_ROUTES = (
+    "Behind a route, MACs and energy are means over the validation inputs; route: share of the "
+    "inputs in each situation, the familiar one first"
 )
 
 
@@ -179,7 +185,7 @@ class _View:
         nonzero = row.nonzero_macs
         if nonzero is not None and nonzero < 0.95 * sum(row.macs_by_width.values()):
             text += f"\n{short(nonzero)} non-zero"
-        return Text(text)
+        return Text("\n".join([text, *routes_text(row.best.columns.get("route_shares"))]))
 
 
 def _total(columns: Sequence[_Column]) -> int:
@@ -207,6 +213,7 @@ def _legend(comparison: Comparison, control: bool, shown: set[str]) -> str:
         ("file", "File: the packed .whit file on disk"),
         ("MACs", "MACs by weight and activation bits (w1a32: 1-bit weights, 32-bit activations)"),
         ("MACs", "Non-zero: MACs whose weight is not 0"),
+        *([("MACs", _ROUTES)] if _routed(comparison) else []),
         ("energy", "Energy: modelled (45 nm table, compute and memory), not this machine's"),
         ("energy", _ZEROS),
         ("latency", _latency_text(comparison)),
@@ -215,6 +222,10 @@ def _legend(comparison: Comparison, control: bool, shown: set[str]) -> str:
     reads = f"The test split of this task was read {times} so far in {comparison.out}"
     said.append(("test", f"{reads}; choose by validation"))
     return ". ".join(text for column, text in said if column in shown) + "."
+
+
+def _routed(comparison: Comparison) -> bool:
+    return any(run.columns.get("route_shares") for row in comparison.rows for run in row.runs)
 
 
 def _latency_text(comparison: Comparison) -> str:
@@ -272,6 +283,8 @@ def _value(value: object) -> str:
         return f"{value:,.6g}"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(routes_text(value))
     if isinstance(value, dict):
         return ", ".join(f"{short(count)} {width}" for width, count in value.items()) or "none"
     return str(value)

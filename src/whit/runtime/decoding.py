@@ -19,7 +19,7 @@ from whit.runtime.layout import (
 from whit.runtime.operators import OPERATORS, Affine, Operator
 from whit.runtime.scopes import Scope, chain, find_scopes
 
-_LAST_OPERATOR_1, _LAST_FORMAT_1, _LINEAR = 11, 6, 1
+_LAST_OPERATOR_1, _LAST_FORMAT_1, _LINEAR, _ROUTE = 11, 6, 1, 30
 # Version 1 knows no integers but exact sums of signs: these operators read others as float32.
 _READS_FLOAT_1 = {BYTE: {1, 2, 3, 4, 5, 6, 7, 11}, INTEGER: {1, 2, 11}}
 
@@ -59,6 +59,12 @@ def decode_steps(artifact: Artifact, header: ProgramHeader) -> tuple[tuple[Step,
         else:
             scope = find_scopes(records)
             for index, record in enumerate(records):
+                if (
+                    header.version == 2
+                    and record.kind == _ROUTE
+                    and record.operand | record.columns
+                ):
+                    raise ArtifactError(f"record {index} is beyond what version 2 knows")
                 decoder.add(index, record, record.source)
     except MemoryError as error:
         raise ArtifactError("the program asks for more memory than there is") from error

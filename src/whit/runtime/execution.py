@@ -1,7 +1,8 @@
 """Running the steps of a program in order, with every value freed after its last reader."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,11 +29,25 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class RunCounts:
+    """How many inputs ran each step, and how many came into each situation of each route.
+
+    Args:
+        steps: inputs by number of the step; a member's body counts the inputs that ran it.
+        situations: inputs by number of the step of the route and number of the situation.
+    """
+
+    steps: Counter[int] = field(default_factory=Counter)
+    situations: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
 class Machine:
     """What runs a schedule: the operators of all steps."""
 
     steps: Sequence[Step]
     operators: Sequence[Operator]
+    counts: RunCounts | None = None
 
     def run(self, schedule: Schedule, x: Array, trace: list[Array] | None = None) -> Array:
         """Run the steps of a scope on the value that it begins with.
@@ -49,13 +64,18 @@ class Machine:
         for index in schedule.scope.steps:
             step, operator = self.steps[index], self.operators[index]
             x = values[step.source]
+            if self.counts is not None:
+                self.counts.steps[index] += len(x)
             if isinstance(operator, Member):
                 result = x
             else:
                 other = values[step.other] if operator.inputs == 2 else None
                 if isinstance(operator, Route) and other is not None:
                     bodies = schedule.bodies.get(index, ())
-                    result = self._route(operator, bodies, x, other)
+                    situations = operator.situations(to_float(x))
+                    if self.counts is not None:
+                        self.counts.situations.update((index, int(one)) for one in situations)
+                    result = self._route(operator, bodies, situations, x, other)
                 else:
                     result = operator.run(x, other)
                 values[index + 1] = result
@@ -65,10 +85,16 @@ class Machine:
                 del values[number]
         return values[schedule.scope.result]
 
-    def _route(self, operator: Route, bodies: Sequence[Schedule], scores: Array, x: Array) -> Array:
+    def _route(
+        self,
+        operator: Route,
+        bodies: Sequence[Schedule],
+        situations: Array,
+        source: Array,
+        x: Array,
+    ) -> Array:
         """Answer each row by the networks of its situation; a network sees no other rows."""
-        scores = to_float(scores)
-        situations = operator.situations(scores)
+        scores = operator.split(to_float(source))[0]
         answers = [scores]
         for number, body in enumerate(bodies, start=1):
             asked = [number in strategy for strategy in operator.strategies]

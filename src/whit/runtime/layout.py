@@ -11,8 +11,8 @@ from dataclasses import astuple, dataclass
 from whit.errors import ArtifactError
 
 MAGIC = b"WHIT"
-VERSION = 2
-READABLE_VERSIONS = (1, 2)
+VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
 ABSENT = 0xFFFFFFFF
 MAX_ELEMENTS = 1 << 28
 MAX_RECORDS = 4096

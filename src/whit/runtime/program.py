@@ -1,7 +1,7 @@
 """A packed network that predicts: NumPy in, NumPy out, no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,7 @@ from whit.runtime.artifact import Artifact, parse_artifact, read_artifact
 from whit.runtime.backends import choose_backend
 from whit.runtime.costs import OperatorCost
 from whit.runtime.decoding import Step, decode_steps
-from whit.runtime.execution import Machine, live_sums, make_schedule
+from whit.runtime.execution import Machine, RunCounts, live_sums, make_schedule
 from whit.runtime.labels import join_labels, split_labels
 from whit.runtime.layout import FLOAT, INTEGER_RANGES, Activation, parse_header
 from whit.runtime.operators import Operator
@@ -151,6 +151,15 @@ class Program:
         with np.errstate(all="ignore"):
             self._machine(None).run(self._schedule, self._check(x), values)
         return values
+
+    def count_runs(self, x: NDArray[Any]) -> RunCounts:
+        """Count which steps and situations the inputs of a batch run through, by NumPy."""
+        counts = RunCounts()
+        machine, batch = replace(self._machine(None), counts=counts), self._check(x)
+        with np.errstate(all="ignore"):
+            for start in range(0, batch.shape[0], self._chunk):
+                machine.run(self._schedule, batch[start : start + self._chunk])
+        return counts
 
     def _run_native(self, x: NDArray[Any], planes: int | None) -> NDArray[np.float32]:
         # A microsecond or two is the whole time of a small network: the usual input, an array of

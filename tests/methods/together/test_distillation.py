@@ -9,8 +9,9 @@ from whit.core.data import Batch, Split
 from whit.core.execution import Conditions, train
 from whit.core.fit import predict
 from whit.errors import NotApplicable, SpecError
-from whit.methods.together.distillation import Distillation, distillation, teacher_scores
+from whit.methods.together.distillation import distillation
 from whit.parts.losses import distillation_loss
+from whit.procedures.teachers import Distillation, teacher_scores
 from whit.tasks.toys import toy_classification, toy_frames, toy_regression, toy_tagging
 
 
