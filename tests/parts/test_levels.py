@@ -65,11 +65,37 @@ def test_sets_by_name_by_number_and_by_value():
     assert check_values(torch.tensor([-2, 0, 7])) == (-2.0, 0.0, 7.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "levels",
+    [
+        torch.arange(-7, 8),
+        torch.arange(-127, 128),
+        torch.arange(-255, 256, 2),
+        torch.linspace(-0.3, 0.7, 100),
+        torch.arange(0, 4000) * 0.1,
+        torch.arange(16) * 2.0**-40 + 2.0**-40,
+    ],
+)
+def test_division_finds_what_a_search_finds(levels, dtype):
+    levels = levels.to(dtype)
+    middles = (levels[1:] + levels[:-1]) / 2
+    infinite = torch.tensor([torch.inf, -torch.inf, 3e38, -3e38, 0.0, -0.0], dtype=dtype)
+    x = torch.randn(5000, generator=generator(), dtype=dtype) * levels[-1]
+    around = [middles.nextafter(infinite[:1]), middles.nextafter(infinite[1:2])]
+    x = torch.cat([x, levels, middles, *around, infinite])
+    assert torch.equal(nearest_level(x, levels), torch.bucketize(x, middles, right=True))
+    assert nearest_level(torch.tensor([torch.nan, 9e9], dtype=dtype), levels).tolist() == [
+        0,
+        len(levels) - 1,
+    ]
+
+
 @pytest.mark.parametrize("values", SETS.values(), ids=SETS)
 @pytest.mark.parametrize("repeat", [1, 5], ids=["few", "many"])
 def test_the_nearest_level_is_the_one_of_a_search_over_all(values, repeat):
     numbers = check_values(values)
-    # The larger set takes the path by bisection.
+    # The larger sets take the paths by division, or by bisection where they are uneven.
     levels = torch.tensor([v + 20.0 * k for k in range(repeat) for v in numbers]).double()
     x = torch.randn(2000, generator=generator(), dtype=torch.float64) * 3
     x = torch.cat([x, levels, (levels[1:] + levels[:-1]) / 2])

@@ -108,7 +108,30 @@ def nearest_level(x: Tensor, values: Tensor) -> Tensor:
         for middle in middles[1:]:
             index += x >= middle
         return index
+    index = _nearest_on_a_grid(x, values, middles)
+    if index is not None:
+        return index
     return torch.where(x.isnan(), 0, torch.bucketize(x.contiguous(), middles, right=True))
+
+
+def _nearest_on_a_grid(x: Tensor, values: Tensor, middles: Tensor) -> Tensor | None:
+    """Return the indices for evenly spaced values by division, a few times faster than a search.
+
+    None where the middles of two values are not exactly those of the grid.
+    """
+    first, step, last = values[0], values[1] - values[0], len(values) - 1
+    places = torch.arange(last, dtype=x.dtype, device=x.device) + 0.5
+    if x.dtype not in (torch.float32, torch.float64):
+        return None
+    if not torch.equal(places * step + first, middles):
+        return None
+    index = ((x - first) / step + 0.5).floor_().clamp_(0, last)
+    # The division rounds, so it may miss by one; the middles themselves decide.
+    above = x >= (index + 0.5) * step + first
+    below = x < (index - 0.5) * step + first
+    return (
+        index.add_(above).sub_(below.to(x.dtype)).clamp_(0, last).nan_to_num_(0.0).to(torch.int64)
+    )
 
 
 def stochastic_level(x: Tensor, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
