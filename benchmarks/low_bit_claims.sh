@@ -53,6 +53,8 @@ compared() {
 ternary() {
   compared mnist_ternary.jsonl "mnist(model='mlp4')" "ternary_network(candidates=0)" \
     --seed 100 --seeds 3
+  "$python" benchmarks/teacher_scores.py whit-runs/claims/mnist_ternary \
+    --out results/mnist_ternary_teachers.jsonl
 }
 
 bit_layers() {

@@ -191,6 +191,25 @@ def ensembles(rows: Rows) -> str:
     return table(said, heads, body)
 
 
+def teachers(rows: Rows) -> str:
+    """Return ternary networks beside their teachers."""
+    heads = ("seed", "teacher, valid accuracy", "student", "difference, points")
+    body = [
+        (
+            str(row["seed"]),
+            f"{row['teacher_valid']:.4f}",
+            f"{row['student_valid']:.4f}",
+            f"{100 * (row['student_valid'] - row['teacher_valid']):+.2f}",
+        )
+        for row in rows
+    ]
+    said = (
+        "The same networks beside the teachers that they imitate, on validation (the test split is "
+        f"read for finished networks alone). {about(rows, 'mnist_ternary_teachers.jsonl')}"
+    )
+    return table(said, heads, body)
+
+
 def groups(rows: Rows, *names: str) -> Iterator[Rows]:
     """Yield rows that agree in these columns, in the order of their first."""
     found: dict[tuple[object, ...], Rows] = {}
@@ -233,6 +252,7 @@ _TABLES: dict[str, tuple[tuple[str, Callable[[Rows], str]], ...]] = {
         ("conntra_small.jsonl", small),
         ("conntra_throughput.jsonl", throughput),
     ),
+    "ternary_network": (("mnist_ternary_teachers.jsonl", teachers),),
     "precision_batching": (("bit_layers.jsonl", bit_layers),),
     "stochastic_bitwise_ensemble": (("bitwise_ensembles.jsonl", ensembles),),
 }

@@ -20,6 +20,7 @@ RESULTS = Path(__file__).parents[1] / "results"
         "mnist_half_width.jsonl",
         "fashion_mnist.jsonl",
         "cifar10.jsonl",
+        "mnist_ternary.jsonl",
     ],
 )
 def test_every_row_of_schema_1_is_read(name):
