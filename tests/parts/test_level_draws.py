@@ -149,3 +149,9 @@ def test_bad_calls():
         draw_network(nn.Sequential(nn.Linear(2, 2)), random_coin())
     with pytest.raises(SpecError, match=r"2\^17"):
         list(all_networks(torch.zeros(17), BINARY))
+
+
+@pytest.mark.parametrize("scale", ["none", "layer"])
+def test_a_latent_weight_that_is_no_number_shows_in_the_draw(scale):
+    model = layer(torch.tensor([[0.3, torch.nan], [0.2, -0.4]]), scale=scale)
+    assert draw_network(model, random_coin())[0].weight[0, 1].isnan()

@@ -257,3 +257,16 @@ def test_options_are_checked():
     with pytest.raises(SpecError, match="rounding"):
         Levels(rounding="up")
     assert "ternary" not in repr(Levels()) and "[-1, 0, 1]" in repr(Levels())
+
+
+@pytest.mark.parametrize("scale", ["none", "layer", "channel"])
+@pytest.mark.parametrize(
+    "values", ["binary", "ternary", 15, [-1.0, 0.1, 0.2, 3.0, 4, 5, 6, 7, 8, 9]]
+)
+def test_a_weight_that_is_no_number_shows(values, scale):
+    layer = nn.Linear(4, 3)
+    with torch.no_grad():
+        layer.weight[1, 2] = torch.nan
+    add_levels(layer, Levels(values, scale))
+    assert layer.weight[1, 2].isnan()
+    assert layer(torch.ones(1, 4))[0, 1].isnan()

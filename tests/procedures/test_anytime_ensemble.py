@@ -133,3 +133,11 @@ def test_a_layer_behind_drawn_weights_cannot_be_reused():
     with pytest.raises(WhitError, match="drawn weights lie before it"):
         ensemble.predict(x, members=4)
     assert all("forward" not in vars(member[3]) for member in ensemble._made)
+
+
+def test_samples_that_are_no_number_are_never_decided():
+    model, x = latent(nn.Linear(6, 8))
+    x[3] = torch.nan
+    answer = AnytimeEnsemble(member_of(model)).predict(x, members=4, margin=1e-6)
+    assert answer.used[3] == 4 and answer.output[3].isnan().all()
+    assert answer.used.min() == 1

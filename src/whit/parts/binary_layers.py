@@ -218,7 +218,7 @@ def pad_binary_inputs(model: nn.Module, value: float, readers: Sequence[nn.Modul
 
 def pads_zeros(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
     """Say whether a convolution pads its input with zeros."""
-    return conv.padding_mode == "zeros" and any(_both_sides(conv))
+    return conv.padding_mode == "zeros" and any(padding_sides(conv))
 
 
 def taken_padding(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, value: float) -> nn.Module:
@@ -228,13 +228,17 @@ def taken_padding(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, value: float) -> nn.M
         conv: pads with zeros; is changed.
         value: to pad with.
     """
-    pad = CONSTANT_PADS[len(conv.kernel_size)](tuple(_both_sides(conv)), value)
+    pad = CONSTANT_PADS[len(conv.kernel_size)](tuple(padding_sides(conv)), value)
     conv.padding = (0,) * len(conv.kernel_size)
     return pad
 
 
-def _both_sides(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[int]:
-    """Return what a convolution pads, last axis first, as `torch.nn.functional.pad` takes it."""
+def padding_sides(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[int]:
+    """Return what a convolution pads, last axis first, as `torch.nn.functional.pad` takes it.
+
+    Read from `padding`, which tells the truth also after `taken_padding`; what torch keeps beside
+    it for other modes than zeros does not.
+    """
     if conv.padding == "same":
         whole = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
         sides = [(total // 2, total - total // 2) for total in whole]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from whit.errors import NotApplicable
+from whit.parts.binary_layers import padding_sides
 from whit.parts.firing_blocks import blocks
 
 # Places of one image that are drawn at most: neighbours tell little more.
@@ -77,7 +78,8 @@ def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
             )
         return inputs[:, :, None]
     assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-    padded = functional.pad(inputs, layer._reversed_padding_repeated_twice)
+    sides = padding_sides(layer)
+    padded = functional.pad(inputs, sides) if any(sides) else inputs
     kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
     if isinstance(layer, nn.Conv1d):
         padded = padded[:, :, None]

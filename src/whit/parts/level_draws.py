@@ -104,7 +104,7 @@ def drawn_weight(layer: nn.Module, levels: Levels, coin: Coin) -> Tensor:
     values = levels.values.to(scaled.dtype)
     lower, share = neighbours(scaled, values)
     upper = coin.upper(share.cpu()).to(lower.device)
-    return values[lower + upper] * scale
+    return torch.where(scaled.isnan(), scaled, values[lower + upper] * scale)
 
 
 class _Drawn(nn.Module):

@@ -160,7 +160,7 @@ def fit_scale(weight: Tensor, values: Tensor, per_channel: bool = False) -> Tens
 
     Alternating least squares: s = <w, q> / <q, q> with q = V[j(w / s)]. For {-1, 1} that is mean
     |w|, as in XNOR-Net; for {-1, 0, 1} it comes within a few per cent of Ternary Weight Networks.
-    The levels are held fixed in the gradient.
+    The levels are held fixed in the gradient. A weight with NaN gives NaN.
 
     Shapes: weight [out, ...], values sorted [k] -> [], or [out, 1, ...] per channel; > 0, for a
     weight of zeros what suits a new layer.
@@ -176,8 +176,8 @@ def fit_scale(weight: Tensor, values: Tensor, per_channel: bool = False) -> Tens
         steps = 1 if len(values) == 2 and values[0] == -values[1] else SCALE_STEPS
         spread = values.square().mean().sqrt()
         start = rows.square().mean(1, keepdim=True).sqrt() / spread
-        # Zeros need a scale too, or no gradient would ever move them.
-        start = torch.where(start > 0, start, weight[0].numel() ** -0.5 / spread)
+        # Zeros need a scale too, or no gradient would ever move them. NaN stays: it must be seen.
+        start = torch.where(start == 0, weight[0].numel() ** -0.5 / spread, start)
         scale = start
         for _ in range(steps):
             levels = values[nearest_level(rows / _positive(scale), values)]
@@ -249,7 +249,8 @@ class Levels(nn.Module):
         """Return the weight with every entry at one of the values."""
         values = self.values.to(weight)
         if self.scale == "none":
-            return self._at_levels(weight, weight.detach(), values)
+            found = self._at_levels(weight, weight.detach(), values)
+            return torch.where(weight.isnan(), weight, found)
         scale = eight_bits(fit_scale(weight, values, self.scale == "channel"))
         scaled = weight.detach() / _positive(scale.detach())
         return self._at_levels(weight, scaled, values) * scale

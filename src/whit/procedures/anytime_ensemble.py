@@ -126,7 +126,7 @@ class AnytimeEnsemble:
         open_rows = torch.arange(len(average), device=average.device)
         for _ in range(1, members):
             if margin is not None:
-                still = lead(average) < margin
+                still = ~(lead(average) >= margin)  # a lead that is no number decides nothing
                 self._keep(still.nonzero().flatten())
                 open_rows = open_rows[still]
             if not len(open_rows):

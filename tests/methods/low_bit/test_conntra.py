@@ -81,6 +81,22 @@ def test_a_trained_network_is_refined_and_its_loss_never_rises():
     assert first["epochs"] == 6
 
 
+def test_a_binary_network_of_padded_convolutions_is_refined():
+    text = "binarized_network() + conntra(start='from_model', sweeps=1)"
+    refined = trained("digits(model='conv4', width=0.1)", text, epochs=1)
+    losses = refined.run.history[1]["loss"]
+    assert losses == sorted(losses, reverse=True)
+    assert 2 in levels_of(refined.model).values()
+
+
+def test_the_share_of_errors_is_a_criterion():
+    run = trained("iris(model='mlp2')", "conntra(criterion='zero_one', sweeps=3)", epochs=1)
+    assert run.run.evaluate(run.model) >= 0.8
+    for options in ("guided=4", "rule='gradient'"):
+        with pytest.raises(SpecError, match="'zero_one' has none"):
+            whit.spec(f"conntra(criterion='zero_one', {options})")
+
+
 def test_rounding_a_float_network_alone_is_worse_than_refining_it():
     rounded = trained(
         "toy_classification(width=0.3)", "conntra(start='from_model', sweeps=1)", epochs=10

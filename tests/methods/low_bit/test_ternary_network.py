@@ -315,3 +315,16 @@ def test_nothing_is_drawn_from_a_ternary_network():
     for first, second in (both, both[::-1]):
         with pytest.raises(SpecError, match="fixed weights.*separate runs"):
             train(task, spec(f"{first} + {second}"), task.settings.changed(epochs=1), Conditions())
+
+
+@pytest.mark.parametrize("name", ["weight", "running_var"])
+def test_a_teacher_that_is_no_number_is_refused(name):
+    model = ternary_teacher(mlp())
+    with torch.no_grad():
+        next(t for path, t in model.state_dict().items() if path.endswith(name)).view(-1)[0] = (
+            torch.nan
+        )
+    x, y = torch.randn(20, 16), torch.randint(3, (20,))
+    for convert in (lambda: ternarise(model, x, y), lambda: round_all(model)):
+        with pytest.raises(SpecError, match="NaN or infinite"):
+            convert()

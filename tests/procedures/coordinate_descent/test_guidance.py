@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.autograd.functional import hessian, jacobian
 
+from whit.errors import NotApplicable
 from whit.procedures.coordinate_descent.guidance import (
     downhill,
     gradients,
@@ -113,3 +114,10 @@ def test_the_rule_gradient_goes_one_value_downhill():
         la = scorer.network.layers[layer]
         now = torch.cat([la.index.flatten(), la.bias_index])[position]
         assert int(level) - int(now) == -int(slopes[layer][position].sign())
+
+
+@pytest.mark.parametrize("of", [lambda s: gradients(s), lambda s: unit_slope(s, 0, 0)])
+def test_a_criterion_without_a_gradient_guides_nobody(of):
+    scorer = made(dense, lambda output, target: (output.argmax(1) != target).double())
+    with pytest.raises(NotApplicable, match="guided=0"):
+        of(scorer)

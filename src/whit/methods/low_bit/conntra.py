@@ -140,7 +140,7 @@ def conntra(  # noqa: PLR0913 - the options of one technique, all by name
             and predictions in the last layer and between the levels of inputs. "auto" for the fast
             one where network and other options allow it, and where there are 5,000 samples or more.
         guided: moves of each unit that guided sweeps score, 0 for exhaustive sweeps only; None for
-            8, or 0 where guided sweeps are not possible (rule="gradient", batch).
+            8, or 0 where guided sweeps are not possible (rule="gradient", batch, "zero_one").
         batch: samples of a batch; None for all samples, and a loss that never rises.
         scales: None for the default ones, a number > 0, or one by layer; "layer" or "channel" from
             a model. Given scales are kept. The fast engine fits that of the last layer where none
@@ -162,7 +162,7 @@ def conntra(  # noqa: PLR0913 - the options of one technique, all by name
         rule=rule,
         order=order,
         block=block,
-        guided=_guided(guided, rule, batch),
+        guided=_guided(guided, rule, batch, criterion),
         batch=batch,
         scale_search=scale_search,
         pairs=pairs,
@@ -274,10 +274,11 @@ def _require_random_restarts(start: str, restarts: int) -> None:
     )
 
 
-def _guided(guided: int | None, rule: str, batch: int | None) -> int:
+def _guided(guided: int | None, rule: str, batch: int | None, criterion: object) -> int:
     if guided is not None:
         return guided
-    return 0 if rule == "gradient" or batch is not None else DEFAULT_GUIDED
+    unguided = rule == "gradient" or batch is not None or criterion == "zero_one"
+    return 0 if unguided else DEFAULT_GUIDED
 
 
 def _criterion_of(run: Run) -> Literal["cross_entropy", "mse"]:

@@ -53,7 +53,7 @@ def bit_layers(
 
     Args:
         model: any module with linear or convolution layers; parametrised weights are baked.
-        bits: of the magnitude, 1 to 15, for all layers or by path.
+        bits: of the magnitude, 1 to 15 (11 with step="channel"), for all layers or by path.
         step: see `whit.parts.bit_planes.quantised`.
         cutoff: see there.
         skip: paths or child names of layers whose weights stay as they are.
@@ -209,7 +209,7 @@ def choose_bits(
         model: with real weights; it keeps the rounded ones.
         score: of a model, higher is better.
         lowest: that the score may take.
-        bits: most bits of a layer, 1 to 15.
+        bits: most bits of a layer, 1 to 15 (11 with step="channel").
         step: see `whit.parts.bit_planes.quantised`.
         cutoff: see there.
 
@@ -250,8 +250,8 @@ def precision_batching(
     """Store a trained network's weights as bit layers; a call may use fewer of them.
 
     Args:
-        bits: of a weight's magnitude, 1 to 15; the file holds bits + 1 planes, or fewer where they
-            are enough.
+        bits: of a weight's magnitude, 1 to 15 (11 with step="channel"); the file holds bits + 1
+            planes, or fewer where they are enough.
         activation_bits: of every layer's input, 2 to 16; None keeps them real.
         step: "power_of_two" (the paper's), "layer" or "channel".
         cutoff: clip weights where that lowers their mean error ("layer" and "channel").

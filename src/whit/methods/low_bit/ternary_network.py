@@ -18,6 +18,7 @@ Deviations from the paper: see the card `ternary_network.md`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -144,10 +145,11 @@ def ternarise(
 
     Raises:
         NotApplicable: the model is no chain of blocks, or its input is not quantised.
-        SpecError: there are no samples, they are not finite, or the labels of a last layer that is
-            to be fitted are missing, too few, or no classes of the model.
+        SpecError: there are no samples, they or the model are not finite, or the labels of a last
+            layer that is to be fitted are missing, too few, or no classes of the model.
     """
     options = conversion or Conversion()
+    _check_finite(model)
     _check_samples(model, inputs, labels, options.last)
     generator = torch.Generator().manual_seed(seed)
     exact = has_ternary_weights(model.eval())
@@ -177,6 +179,15 @@ def ternarise(
         reports.append(LayerReport(last.path, accuracy, 1.0, _zeros(blocks(model)[-1])))
     model.eval()
     return reports
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        require(
+            bool(tensor.isfinite().all()),
+            f"The teacher's '{name}' holds NaN or infinite numbers: its training diverged. Train "
+            "it again with a smaller learning rate.",
+        )
 
 
 def _check_samples(model: nn.Module, inputs: Tensor, labels: Tensor | None, last: str) -> None:
@@ -228,6 +239,7 @@ def round_all(model: nn.Module, last: Last = "ternary") -> nn.Module:
         model: a `ternary_teacher`, trained or not; hidden blocks that are ternary stay.
         last: "real" leaves the last layer as it is.
     """
+    _check_finite(model)
     model.eval()
     for block in blocks(model)[:-1]:
         if not block.is_ternary:

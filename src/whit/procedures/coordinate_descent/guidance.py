@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from whit.errors import NotApplicable
 from whit.procedures.coordinate_descent.criteria import CrossEntropy, MeanSquare
 from whit.procedures.coordinate_descent.moves import (
     Moves,
@@ -103,6 +104,7 @@ class _Backward:
             for place in self.state.places
             if place.layer.bias_index is not None and place.module.bias is not None
         ]
+        require_slope(loss)
         found = torch.autograd.grad(
             loss, [*weights, *biases], retain_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -163,6 +165,19 @@ def _grouped(place: Place, units: Tensor, features: Tensor) -> Tensor:
     return torch.cat([u @ f.transpose(1, 2) for u, f in pairs], 1)
 
 
+def require_slope(loss: Tensor) -> None:
+    """Raise an error where a loss has no gradient to be guided by.
+
+    Raises:
+        NotApplicable: the criterion is not differentiable.
+    """
+    if not loss.requires_grad:
+        raise NotApplicable(
+            "The criterion gives losses without a gradient, which guided moves and the rule "
+            "'gradient' follow. Use guided=0 with the rule 'best' or 'first'."
+        )
+
+
 def unit_slope(state: NetworkState, number: int, unit: int) -> Tensor:
     """Return dE/dw of the positions of one output channel, in their order.
 
@@ -196,6 +211,7 @@ def _output_slope(state: NetworkState, place: Place, part: slice) -> Tensor:
     with torch.enable_grad():
         output = state.propagation.onward(place.node, value, state.values, 1, rows)
         loss = state.criterion.losses(output, state.target[part]).sum() / len(state.target)
+        require_slope(loss)
         found = torch.autograd.grad(loss, value, allow_unused=True, materialize_grads=True)
     delta: Tensor = found[0]
     return delta

@@ -142,6 +142,12 @@ class SweepOptions:
                 f"{name}={getattr(self, name)} needs the rule 'best' or 'first': the rule "
                 "'gradient' does not try all moves.",
             )
+        follows = f"guided={self.guided}" if self.guided else "rule='gradient'"
+        require(
+            self.criterion != "zero_one" or not (self.guided or self.rule == "gradient"),
+            f"{follows} follows the gradient of the loss, and the criterion 'zero_one' has none. "
+            "Use guided=0 with the rule 'best' or 'first'.",
+        )
         for name, set_ in (
             ("pairs", self.pairs > 0),
             ("guided", self.guided > 0),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from whit.parts.binary_layers import padding_sides
 from whit.procedures.coordinate_descent.channels import Segment
 from whit.procedures.coordinate_descent.network import DiscreteLayer
 
@@ -84,7 +85,7 @@ class Place:
         conv = self.module
         assert isinstance(conv, nn.Conv2d)
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-        sides = conv._reversed_padding_repeated_twice
+        sides = padding_sides(conv)
         return functional.pad(inputs, sides, mode=mode) if any(sides) else inputs
 
     def _shifted(self, padded: Tensor, position: int, weights: int) -> Tensor:
