@@ -108,9 +108,9 @@ def nearest_level(x: Tensor, values: Tensor) -> Tensor:
         for middle in middles[1:]:
             index += x >= middle
         return index
-    index = _nearest_on_a_grid(x, values, middles)
-    if index is not None:
-        return index
+    by_division = _nearest_on_a_grid(x, values, middles)
+    if by_division is not None:
+        return by_division
     return torch.where(x.isnan(), 0, torch.bucketize(x.contiguous(), middles, right=True))
 
 
