@@ -1,4 +1,5 @@
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -10,12 +11,14 @@ from whit.measure.latency import measure_latencies, measure_latency
 class Sleeper:
     info = {"backend": "reference", "threads": "1"}
 
-    def __init__(self, seconds):
+    def __init__(self, seconds, routed=False):
         self.seconds = seconds
-        self.batches = []
+        self.batches, self.values = [], set()
+        self.operators = (SimpleNamespace(conditional=routed),)
 
     def __call__(self, x):
         self.batches.append(len(x))
+        self.values.add(float(x.flat[0]))
         time.sleep(self.seconds)
         return x
 
@@ -27,6 +30,15 @@ def test_the_slower_program_takes_longer_and_sees_one_sample():
     assert found["s"].median_ms > found["q"].median_ms >= 1
     assert found["s"].iqr_ms >= 0
     assert set(slow.batches) == {1}
+
+
+def test_all_samples_take_turns_where_a_route_decides_what_runs():
+    plain, routed = Sleeper(0.0), Sleeper(0.0, routed=True)
+    inputs = np.arange(8, dtype=np.float32)[:, None]
+    measure_latencies({"p": plain, "r": routed}, {"p": inputs, "r": inputs}, repetitions=8)
+    assert plain.values == {0.0}
+    assert routed.values == set(range(8))
+    assert set(routed.batches) == {1}
 
 
 def test_what_was_timed_is_said():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,11 +63,12 @@ def measure_latencies(
 
     Args:
         programs: by name.
-        examples: raw input of each; the first sample is used. Shape [batch, ...].
+        examples: raw input of each; the first sample is used, or, where a route decides what runs,
+            all in turn. Shape [batch, ...].
         repetitions: timed calls of each, >= 2.
         modules: the same models in torch, for some of the names or none: timed in the same turns.
     """
-    samples = {name: np.ascontiguousarray(examples[name][:1]) for name in programs}
+    samples = {name: _samples(program, examples[name]) for name, program in programs.items()}
     subjects = {(name, False): _call(program, samples[name]) for name, program in programs.items()}
     for name, module in (modules or {}).items():
         subjects[name, True] = _torch_call(module, samples[name])
@@ -95,19 +97,26 @@ def _take_turns(
     return times
 
 
-def _call(program: Program, sample: NDArray[Any]) -> Callable[[], object]:
-    return lambda: program(sample)
+def _samples(program: Program, example: NDArray[Any]) -> list[NDArray[Any]]:
+    routed = any(operator.conditional for operator in program.operators)
+    count = len(example) if routed else 1
+    return [np.ascontiguousarray(example[row : row + 1]) for row in range(count)]
 
 
-def _torch_call(module: nn.Module, sample: NDArray[Any]) -> Callable[[], object]:
+def _call(program: Program, samples: Sequence[NDArray[Any]]) -> Callable[[], object]:
+    turn = itertools.cycle(samples)
+    return lambda: program(next(turn))
+
+
+def _torch_call(module: nn.Module, samples: Sequence[NDArray[Any]]) -> Callable[[], object]:
     import torch
 
-    number = sample.astype(np.int64 if sample.dtype == np.int32 else np.float32)
-    batch = torch.from_numpy(number)
+    dtype = np.int64 if samples[0].dtype == np.int32 else np.float32
+    turn = itertools.cycle([torch.from_numpy(sample.astype(dtype)) for sample in samples])
 
     def call() -> object:
         with torch.inference_mode():
-            return module(batch)
+            return module(next(turn))
 
     return call
 

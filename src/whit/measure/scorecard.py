@@ -60,7 +60,7 @@ class Scorecard:
         energy_nj: modelled energy of one inference (45 nm table), compute and memory.
         energy_compute_nj: the compute part.
         energy_memory_nj: the memory part.
-        latency_ms: median time of one inference, batch 1.
+        latency_ms: median time of one inference, batch 1; behind a route, over up to 64 samples.
         latency_iqr_ms: its spread between quartiles.
         latency_backend: that was timed.
         latency_threads: that it could use.
