@@ -54,7 +54,7 @@ def test_inputs_and_the_loss_are_named():
 
 
 def test_members_of_a_batched_group_are_not_looked_into():
-    group = nn.Sequential(Group([nn.Linear(3, 3), nn.Linear(3, 3)], batched=True), Logarithm())
+    group = nn.Sequential(Group([nn.Linear(3, 3), nn.Linear(3, 3)], way="batched"), Logarithm())
     assert [path for path, _ in watchable_modules(group)] == ["", "0", "1"]
     with torch.no_grad():
         for member in group[0].members:

@@ -441,10 +441,10 @@ def test_leading_axes_train_as_members_do_alone():
             assert torch.allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("batched", [False, True])
-def test_members_with_own_inputs_get_their_own_order(batched):
+@pytest.mark.parametrize("way", ["one_by_one", "batched", "threads", "auto"])
+def test_members_with_own_inputs_get_their_own_order(way):
     hook = Recorder()
-    group = Group([network(k, dropout=0.0) for k in range(3)], own_inputs=True, batched=batched)
+    group = Group([network(k, dropout=0.0) for k in range(3)], own_inputs=True, way=way)
     trained(group, hooks=(hook,))
     assert hook.index[0].shape == (3, 16) and hook.inputs[0].shape == (3, 16, 6)
     epoch = torch.cat(hook.index[:3], 1)

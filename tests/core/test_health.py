@@ -89,7 +89,7 @@ def test_the_worst_three_layers_are_named():
 
 
 def test_a_batched_group_is_left_alone():
-    assert seen(Group([half_dead(8), half_dead(8)], batched=True), INPUTS) == []
+    assert seen(Group([half_dead(8), half_dead(8)], way="batched"), INPUTS) == []
     assert seen(Group([half_dead(8), half_dead(8)]), INPUTS) != []
 
 

@@ -34,10 +34,10 @@ def vectors(count=50):
     return torch.randn(count, 10)
 
 
-@pytest.mark.parametrize("batched", [False, True])
-def test_a_group_gives_members_on_a_leading_axis(batched):
+@pytest.mark.parametrize("way", ["one_by_one", "batched"])
+def test_a_group_gives_members_on_a_leading_axis(way):
     x = vectors()
-    packed = check(Group([member() for _ in range(3)], batched=batched), x)
+    packed = check(Group([member() for _ in range(3)], way=way), x)
     assert packed.program.leading == 1
     assert packed.program.output_shape == (3, 4)
     assert packed.program(x.numpy()).shape == (3, 50, 4)
@@ -53,10 +53,10 @@ def test_members_of_different_kinds_and_outputs_with_several_axes():
     assert packed.program.output_shape == (2, 3, 8, 8)
 
 
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("way", ["one_by_one", "batched"])
 @pytest.mark.parametrize("name", MEAN_OF_MEMBERS)
-def test_a_group_inside_of_a_model_is_combined(name, batched):
-    group = Group([member() for _ in range(3)], batched=batched)
+def test_a_group_inside_of_a_model_is_combined(name, way):
+    group = Group([member() for _ in range(3)], way=way)
     model = nn.Sequential(Normalise(0.5, 2.0), group, Function(MEAN_OF_MEMBERS[name]))
     packed = check(model, vectors())
     assert packed.program.leading == 0
@@ -76,7 +76,7 @@ def test_a_group_of_sign_networks_is_bit_identical():
         )
 
     x = torch.randint(-8, 9, (40, 10)).float()
-    check(Group([dyadic(signs()) for _ in range(2)], batched=True), x, exact=True)
+    check(Group([dyadic(signs()) for _ in range(2)], way="batched"), x, exact=True)
 
 
 RULES = {
@@ -141,7 +141,7 @@ def test_a_route_behind_features_and_before_more_layers():
 
 def test_a_group_inside_of_a_route_and_a_route_inside_of_a_route():
     rule, strategies = RULES["margin"]()
-    group = Group([member(), member()], batched=True)
+    group = Group([member(), member()], way="batched")
     voting = nn.Sequential(group, Function(lambda x: x.softmax(-1).mean(0).clamp_min(1e-6)))
     inner = Route([member(), member()], MarginRule(0.6), [(0,), (1,)])
     x = vectors(120)
@@ -191,9 +191,9 @@ def test_a_rule_of_ones_own_is_refused():
     assert caught.value.module == "0"
 
 
-@pytest.mark.parametrize("batched", [False, True])
-def test_own_inputs_are_refused_with_the_way_out(batched):
-    group = Group([member(), member()], batched=batched, own_inputs=True)
+@pytest.mark.parametrize("way", ["one_by_one", "batched"])
+def test_own_inputs_are_refused_with_the_way_out(way):
+    group = Group([member(), member()], way=way, own_inputs=True)
     with pytest.raises(CannotPack, match=r"group.own_inputs = False"):
         pack(group, torch.randn(2, 5, 10))
     model = nn.Sequential(nn.Linear(10, 10), group)

@@ -259,7 +259,7 @@ def test_functional_call_and_members_run_as_one():
     members = [swapped(Network()) for _ in range(3)]
     zeros = {name: torch.zeros_like(p) for name, p in members[0].named_parameters()}
     assert torch.equal(functional_call(members[0], zeros, X), torch.zeros(1, 3))
-    loop, batched = Group(members), Group(members, batched=True)
+    loop, batched = Group(members), Group(members, way="batched")
     x = torch.randn(5, 4)
     assert torch.allclose(batched(x), torch.stack([m.expected(x) for m in members]))
     gradients = []

@@ -48,14 +48,14 @@ def plain_name(name: str) -> str:
 def watchable_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield (path, module) whose outputs can be looked at.
 
-    Members of a batched group run inside `vmap`, where values cannot be read.
+    Members of a batched group run as one computation, in which no member's values can be read.
     """
     closed: list[str] = []
     for path, module in model.named_modules():
         if any(path.startswith(prefix) for prefix in closed):
             continue
         yield path, module
-        if isinstance(module, Group) and module.batched:
+        if isinstance(module, Group) and module.way == "batched":
             closed.append(f"{path}." if path else "")
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from whit.parts.levels import MOST_VALUES
 from whit.parts.surgery import WEIGHTED
 
+CHOSEN = "values_are_chosen"  # an attribute that no module declares
+
 
 @dataclass(frozen=True)
 class LayerLevels:
@@ -61,6 +63,16 @@ def takes_few_values(weight: Tensor, k: int) -> bool:
         magnitudes += _distinct(values.abs())
         kept += len(values)
     return 2 * magnitudes <= kept
+
+
+def mark_chosen(layer: nn.Module) -> None:
+    """Note that a technique chose the few values of a layer's weight, for those that come after."""
+    setattr(layer, CHOSEN, True)
+
+
+def are_chosen(layer: nn.Module) -> bool:
+    """Say whether a technique chose the few values of a layer's weight, or its planes of bits."""
+    return hasattr(layer, CHOSEN) or hasattr(layer, "stored_as")
 
 
 def most_levels(weight: Tensor) -> int:
