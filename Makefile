@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test full emulate lint format types layers docs bench check-python FORCE
+.PHONY: help demo test full coverage emulate lint format types layers docs bench check-python FORCE
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -16,7 +16,7 @@ MOVED := $(shell [ ! -f $(VENV)/.modules ] || while read -r file; do [ -e "$$fil
 help:
 	@echo "make demo    set up, then compare techniques on the digits data and run the packed winner"
 	@echo "make test    set up, then run the tests"
-	@echo "make full    the tests, the slow ones included"
+	@echo "make full    the tests, the slow ones included, and the share of lines that they run"
 	@echo "make emulate the kernels of processors that this machine lacks (Debian's bochs and qemu)"
 	@echo "make lint    ruff: rules and format        make format  apply them"
 	@echo "make types   mypy --strict                 make layers  import-linter"
@@ -67,18 +67,23 @@ demo: $(VENV)/.installed-train
 	@$(BIN)/whit predict digits.whit digits-inputs.npy
 
 test: $(VENV)/.installed-dev
+	@echo "-- pytest on all cores"
+	@$(BIN)/python -m pytest -n auto --dist worksteal --durations=20 --durations-min=5
+
+# ---- checks ----------------------------------------------------------------------------------------
+
+full: $(VENV)/.installed-dev coverage
+	@echo "-- the slow tests"
+	@$(BIN)/python -m pytest -m slow  # one process: they share folders of builds
+
+# Counting lines makes the tests take half as long again, so CI leaves it to `make full`.
+coverage: $(VENV)/.installed-dev
 	@echo "-- pytest on all cores, with the share of lines that the tests run"
 	@mkdir -p build
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=
 	@$(BIN)/python -m coverage report --format=total --fail-under=0 | sed 's/$$/ % of the lines were run/'
 	@$(BIN)/python -m coverage report --skip-covered --sort=cover > build/coverage.txt || \
 	  { head -30 build/coverage.txt; exit 1; }
-
-# ---- checks ----------------------------------------------------------------------------------------
-
-full: $(VENV)/.installed-dev
-	@echo "-- pytest, slow tests included"
-	@$(BIN)/python -m pytest -m ""  # one process: slow tests share folders of builds
 
 emulate: $(VENV)/.installed-dev
 	@echo "-- kernels of AVX-512 in Bochs and of NEON in QEMU"

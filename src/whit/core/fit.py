@@ -28,6 +28,7 @@ from whit.core.data import Augment, Batch, Split
 from whit.core.divergence import is_finite, where_not_finite
 from whit.core.health import Health
 from whit.core.hook import Hook, Plan
+from whit.core.memory_format import suits_channels_last
 from whit.core.optimizers import make_optimizer
 from whit.core.prediction import Validation
 from whit.core.prediction import predict as predict
@@ -103,7 +104,7 @@ class _Training:
         self.around = surroundings
         self.settings = settings
         self.model = model.to(surroundings.device)
-        self.channels_last = any(isinstance(m, nn.Conv2d) for m in model.modules())
+        self.channels_last = suits_channels_last(model)
         if self.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.split = split.to(surroundings.device)
