@@ -5,15 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from whit.core.technique import (
-    AfterTraining,
-    Technique,
-    is_technique,
-    keep,
-    reference_of,
-    technique,
-    train_once,
-)
+from whit.core.procedure import AfterTraining, WeightUse, WithoutSteps, train_once
+from whit.core.technique import Technique, is_technique, keep, reference_of, technique
 from whit.errors import SpecError
 from whit.methods.plain import plain
 from whit.methods.sparse.one_cycle_pruning import one_cycle_pruning
@@ -154,13 +147,66 @@ def test_a_procedure_behind_a_refinement_is_refused_with_the_right_order():
 
 
 def test_two_that_choose_all_values_are_refused():
-    def choosing(name):
-        after = AfterTraining(lambda run, model: model, chooses_values=True)
-        return Technique(train=after, spec=f"{name}()", brief=f"{name}()")
-
     with pytest.raises(SpecError, match=r"'a\(\) \+ b\(\)' and 'c\(\)' both choose"):
         replace(choosing("a") + numbered("b"), brief="a() + b()") + choosing("c")
     assert isinstance((choosing("a") + numbered("b")).train, AfterTraining)
+
+
+def choosing(name, keeps=False):
+    """A refinement that chooses the values of all weights."""
+    after = AfterTraining(lambda run, model: model, chooses_values=True, keeps_values=keeps)
+    return Technique(train=after, spec=f"{name}()", brief=f"{name}()")
+
+
+def test_one_that_keeps_the_values_chosen_before_it_goes_last():
+    kept = choosing("a") + choosing("b", keeps=True) + choosing("c", keeps=True)
+    assert isinstance(kept.train, AfterTraining)
+    with pytest.raises(SpecError, match=r"the other way round: 'a\(\) \+ b\(\)'"):
+        choosing("b", keeps=True) + choosing("a")
+    inside = choosing("b", keeps=True) + numbered("d")
+    with pytest.raises(SpecError, match="the second would undo"):
+        inside + (numbered("e") + choosing("a"))
+
+
+def stepless():
+    return Technique(train=WithoutSteps(lambda run: None, "s(after=True)"), brief="s()")
+
+
+def test_what_acts_at_each_step_is_refused_beside_a_procedure_without_steps():
+    hooked = Technique(hooks=(lambda model, plan: None,), brief="h()")
+    for terms in ((hooked, stepless()), (stepless(), hooked)):
+        with pytest.raises(SpecError, match=r"go on from .* model: 'h\(\) \+ s\(after=True\)'"):
+            terms[0] + terms[1]
+    assert isinstance((Technique(prepare_data=lambda d: d) + stepless()).train, WithoutSteps)
+    with pytest.raises(SpecError, match=r"undo .*: 'a\(\) \+ s\(after=True\)'"):
+        stepless() + choosing("a")
+
+
+def test_nothing_is_drawn_from_weights_that_another_one_fixes():
+    drawing = Technique(weights=WeightUse(draws=True), brief="d()")
+    for fixed in (choosing("a"), choosing("b", keeps=True), stepless()):
+        for terms in ((drawing, fixed), (fixed, drawing)):
+            with pytest.raises(SpecError, match=r"nothing is left from which 'd\(\)'"):
+                terms[0] + terms[1]
+    assert (drawing + Technique(prepare_data=lambda d: d)).weights.draws
+    assert (drawing + numbered("a")).train.first is train_once
+
+
+def test_refining_what_takes_too_few_values_is_refused_where_that_is_certain():
+    few = Technique(weights=WeightUse(levels=4), brief="f()")
+    model = Technique(prepare_model=lambda model, data: model, brief="m()")
+
+    def idle(unchanged):
+        after = AfterTraining(lambda run, model: model, unchanged=unchanged)
+        return Technique(train=after, brief="i()")
+
+    assert (few + idle(3)).weights.levels == 4
+    for terms in ((few, idle(4)), (idle(4), few)):
+        with pytest.raises(SpecError, match=r"'i\(\)' would change nothing: with 'f\(\)'"):
+            terms[0] + terms[1]
+    # Another term may bring real layers of its own.
+    assert (few + model).weights.levels is None
+    assert isinstance((few + model + idle(4)).train, AfterTraining)
 
 
 def test_only_techniques_add():

@@ -10,10 +10,13 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from whit.core.procedure import AfterTraining as AfterTraining
+from whit.core.procedure import WeightUse, procedure_of_both, weights_of_both
+from whit.core.procedure import train_once as train_once
 from whit.errors import SpecError
 
 if TYPE_CHECKING:
@@ -33,34 +36,6 @@ def keep(value: Value, *_: object) -> Value:
     return value
 
 
-def train_once(run: Run) -> nn.Module:
-    """Build one model and fit it once: the default procedure."""
-    return run.fit(run.build())
-
-
-@dataclass(frozen=True)
-class AfterTraining:
-    """A procedure that goes on from the model which another one trained.
-
-    In a sum, `first` is the procedure of the terms before it, whatever that is.
-
-    Attributes:
-        refine: `(run, model) -> model`. The `finish_model` slots have not run yet, so weights may
-            still be parametrised: bake them first.
-        first: `run -> model`; ordinary training by default.
-        chooses_values: it gives every weight a new value from a few; two such in a sum are refused,
-            since the second would undo the first.
-    """
-
-    refine: Callable[[Run, nn.Module], nn.Module]
-    first: Callable[[Run], nn.Module] = train_once
-    chooses_values: bool = False
-
-    def __call__(self, run: Run) -> nn.Module:
-        """Train, then refine."""
-        return self.refine(run, self.first(run))
-
-
 @dataclass(frozen=True)
 class Technique:
     """What a method does to the data, the model, the training and the trained model.
@@ -75,6 +50,8 @@ class Technique:
         finish_model: `(model, data) -> model`, after training: convert, select, calibrate, bake.
         spec: the call that made the value, with defaults filled in; it parses back.
         brief: the same without options at their defaults, for people and for small files.
+        weights: what it makes of weights and asks of them, so that sums which cannot work are
+            refused when they are written.
     """
 
     prepare_data: Callable[[Data], Data] = keep
@@ -84,6 +61,7 @@ class Technique:
     finish_model: Callable[[nn.Module, Data], nn.Module] = keep
     spec: str = PLAIN
     brief: str = PLAIN
+    weights: WeightUse = field(default=WeightUse(), repr=False)
 
     def __post_init__(self) -> None:
         """Check that hooks are a tuple, where one factory is easily given alone."""
@@ -97,8 +75,8 @@ class Technique:
         """Add another technique; its slots run after this one's, always in the order written.
 
         Raises:
-            SpecError: both replace the training procedure, or the other one trains anew what this
-                one refines after training.
+            SpecError: both replace the training procedure, the other one trains anew what this one
+                refines after training, or one undoes or never does what it is there for.
         """
         if not isinstance(other, Technique):
             return NotImplemented
@@ -106,53 +84,12 @@ class Technique:
             prepare_data=_chain_data(self.prepare_data, other.prepare_data),
             prepare_model=_chain_model(self.prepare_model, other.prepare_model),
             hooks=self.hooks + other.hooks,
-            train=_procedure_of_both(self, other),
+            train=procedure_of_both(self, other),
             finish_model=_chain_model(self.finish_model, other.finish_model),
             spec=_sum_text(self.spec, other.spec),
             brief=_sum_text(self.brief, other.brief),
+            weights=weights_of_both(self, other),
         )
-
-
-def _procedure_of_both(first: Technique, second: Technique) -> Callable[[Run], nn.Module]:
-    """Return the procedure of a sum: the one that is not ordinary, refined by those after it."""
-    if first.train is train_once:
-        return second.train
-    if _chooses_values(first.train) and _chooses_values(second.train):
-        raise SpecError(
-            f"'{first.brief}' and '{second.brief}' both choose the values of a trained network's "
-            "weights, so the second would undo what the first did. Use one of them."
-        )
-    both = _after(first.train, second.train)
-    if both is not None:
-        return both
-    if isinstance(first.train, AfterTraining):
-        raise SpecError(
-            f"'{first.brief}' refines a trained model, and '{second.brief}', behind it, trains a "
-            f"new one. Write them the other way round: '{second.brief} + {first.brief}'."
-        )
-    raise SpecError(
-        f"'{first.brief}' and '{second.brief}' both replace the training procedure, and a sum can "
-        "hold only one that does. Use them in separate runs, or let one go on from the other's "
-        "model where it has an option for that, such as start='from_model'."
-    )
-
-
-def _chooses_values(train: Callable[[Run], nn.Module]) -> bool:
-    if not isinstance(train, AfterTraining):
-        return False
-    return train.chooses_values or _chooses_values(train.first)
-
-
-def _after(
-    first: Callable[[Run], nn.Module], second: Callable[[Run], nn.Module]
-) -> Callable[[Run], nn.Module] | None:
-    """Return the second procedure going on from the first; None where it trains anew."""
-    if second is train_once:
-        return first
-    if not isinstance(second, AfterTraining):
-        return None
-    inner = _after(first, second.first)
-    return None if inner is None else replace(second, first=inner)
 
 
 def _sum_text(*terms: str) -> str:

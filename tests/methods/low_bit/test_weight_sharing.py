@@ -103,6 +103,37 @@ def test_two_techniques_that_choose_values_are_refused():
             whit.spec(pair)
 
 
+@pytest.mark.parametrize(
+    ("pair", "count"),
+    [
+        ("binarized_network() + weight_sharing()", 2),
+        ("weight_sharing(bits=1) + binarized_network()", 2),
+        ("insta_bnn() + weight_sharing()", 2),
+        ("finite_set_weights(values=17) + weight_sharing(bits=4)", 16),
+        ("binarized_network() + precision_batching()", 2),
+        ("precision_batching() + finite_set_weights()", 2),
+    ],
+)
+def test_what_would_change_nothing_is_refused_before_the_training(pair, count):
+    with pytest.raises(SpecError, match=f"would change nothing.* at most {count} values"):
+        whit.spec(pair)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "binarized_network(last='real') + weight_sharing()",
+        "binarized_network(weights=False) + precision_batching()",
+        "binarized_network(scale='real_to_binary') + precision_batching()",
+        "finite_set_weights(values=17) + weight_sharing(bits=3)",
+        "finite_set_weights(values=5) + precision_batching()",
+        "insta_bnn(plus=True) + weight_sharing()",
+    ],
+)
+def test_what_may_change_something_is_no_sum_to_refuse(pair):
+    assert whit.spec(pair).brief == pair
+
+
 def test_shared_values_get_the_summed_gradient_and_zeros_stay():
     model = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 4))
     model[0].weight.data[::2] = 0.0
@@ -163,7 +194,11 @@ def test_what_has_few_values_is_no_effect():
     model = nn.Sequential(nn.Linear(64, 10))
     scales = torch.linspace(0.1, 1, 10)[:, None]
     model[0].weight.data = model[0].weight.data.sign() * scales
-    with pytest.raises(NoEffect, match="no layer takes more than 4"):
+    with pytest.raises(NoEffect, match="binary or ternary already, and no number of bits"):
+        share_weights(model, 2)
+    levels = torch.randint(3, (10, 64)) - 1.0
+    model[0].weight.data = (levels + 2) * scales
+    with pytest.raises(NoEffect, match="no layer takes more than 4 .* Use fewer bits"):
         share_weights(model, 2)
     with pytest.raises(SpecError, match="bit layers of precision_batching"):
         share_weights(bit_layers(nn.Sequential(nn.Linear(9, 9)), 4), 2)

@@ -82,7 +82,11 @@ def test_scales_out_of_range_are_refused(scale):
 @pytest.mark.parametrize(
     ("inputs", "target", "words"),
     [
-        (torch.ones(12, 4, dtype=torch.int64), data()[1], "cannot take inputs of torch.int64"),
+        (
+            torch.ones(12, 4, dtype=torch.int64),
+            data()[1],
+            r"cannot take inputs of torch.int64 .* Give them as floats: x.float\(\)",
+        ),
         (torch.ones(12, 7), data()[1], r"cannot take inputs of torch.float64 \[12, 7\]"),
         (data()[0], data()[1] + 1, "classes from 1 to 3, and the model gives 3 outputs"),
         (data()[0], data()[1] - 1, "classes from -1 to 1"),
@@ -141,8 +145,22 @@ def test_a_hook_of_the_user_on_the_model_is_part_of_it_and_that_of_the_meter_is_
 
 def test_skip_as_a_text_is_one_path():
     assert [la.path for la in DiscreteNetwork.from_model(model(), skip="2").layers] == ["0"]
-    with pytest.raises(SpecError, match=r"skip names \['head'\]"):
+    with pytest.raises(SpecError, match="skip names 'head', which .* Known: 0, 1, 2"):
         DiscreteNetwork.from_model(model(), skip="head")
+
+
+def test_a_typo_in_skip_names_the_layers_and_the_model_itself_has_a_name():
+    with pytest.raises(SpecError, match="skip names '3', .* Known: 0, 1, 2"):
+        DiscreteNetwork.from_model(model(), skip="3")
+    net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+    net.shift = nn.Parameter(torch.zeros(3))
+    with pytest.raises(NotApplicable, match=r"layers: the model itself \(skip=''\), Sequential \("):
+        DiscreteNetwork.from_model(net)
+
+
+def test_a_scale_of_all_layers_is_named_by_its_option():
+    with pytest.raises(SpecError, match="^scales was given -1; expected a number above 0"):
+        DiscreteNetwork.from_model(model(), scales=-1)
 
 
 def test_a_random_start_is_never_dead():

@@ -123,7 +123,7 @@ def test_auto_takes_ternary_where_a_layer_holds_many_values():
 
 
 def test_own_values_need_a_model_that_holds_few():
-    with pytest.raises(NotApplicable, match="holds 96; expected 2 to 16"):
+    with pytest.raises(NotApplicable, match="2 to 256, and its 96 weights hold 96"):
         DiscreteNetwork.from_model(model(), values="own", start="from_model")
     with pytest.raises(SpecError, match="needs start='from_model'"):
         DiscreteNetwork.from_model(model(), values="own")

@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from whit.errors import NotApplicable, SpecError
+from whit.parts.channel_gates import RealToBinary
+from whit.parts.instance_thresholds import InstancePReLU, InstanceThreshold
 from whit.parts.normalise import Normalise
 from whit.parts.straight_through import Sign
 from whit.procedures.coordinate_descent.guidance import gradients, unit_slope
@@ -96,7 +98,28 @@ def conv(activation, norm=False, **options):
     )
 
 
+def per_sample(middle):
+    """Return a network whose activation follows the statistics of each sample's map."""
+    torch.manual_seed(3)
+    for name, parameter in middle.named_parameters():
+        if "conv" not in name:
+            parameter.data.normal_(0.0, 0.3)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3),
+        middle,
+        nn.Conv2d(4, 3, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
 NETWORKS = {
+    "instance_threshold": (per_sample(InstanceThreshold(4, "mean_variance")), (2, 6, 6)),
+    "instance_plus": (
+        per_sample(nn.Sequential(InstancePReLU(4), InstanceThreshold(4, plus=True))),
+        (2, 6, 6),
+    ),
+    "gated": (per_sample(RealToBinary(nn.Conv2d(4, 4, 3, padding=1), Sign(), -1.0)), (2, 6, 6)),
     **{f"mlp{d}_{a}": (mlp(d, a), (5,)) for d in (1, 2, 3, 4) for a in ACTIVATIONS},
     **{f"norm{d}_{a}": (mlp(d, a, norm=True), (5,)) for d in (2, 3) for a in ACTIVATIONS},
     **{f"conv_{a}": (conv(a), (2, 6, 6)) for a in ACTIVATIONS},

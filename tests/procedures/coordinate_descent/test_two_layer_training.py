@@ -3,8 +3,9 @@ import torch
 from two_layer_cases import every_change, fresh_loss, inputs_of, network_of, target_of
 
 from whit.errors import SpecError
+from whit.procedures.coordinate_descent import two_layer_training
 from whit.procedures.coordinate_descent.batches import Batches
-from whit.procedures.coordinate_descent.group_descent import GroupDescent, GroupOptions
+from whit.procedures.coordinate_descent.group_descent import NOISE, GroupDescent, GroupOptions
 from whit.procedures.coordinate_descent.two_layer_training import (
     descend_to_optimum,
     train_on_batches,
@@ -181,6 +182,21 @@ def test_a_certified_optimum_has_no_better_neighbour(kind, criterion):
     assert certificate.best_change == pytest.approx(
         min(float(c.min()) for c in changes), rel=1e-6, abs=1e-12
     )
+
+
+def test_a_move_below_the_noise_of_the_sweeps_ends_them(monkeypatch):
+    gain = 1.5 * NOISE[torch.float64]  # none that a sweep makes at a loss of 1 or more
+    monkeypatch.setattr(two_layer_training, "best_change", lambda network: (-gain, 1))
+    sweeps = []
+
+    def few(descent):
+        sweeps.append(descent.tally.accepted)
+        assert len(sweeps) < 50, "it goes on for ever"
+
+    descent = GroupDescent(network_of(dtype=torch.float32), OPTIONS)
+    blocks = batches_of().all(torch.float64)
+    certificate = descend_to_optimum(descent, blocks, tolerance=0.0, on_sweep=few)
+    assert certificate.best_change == -gain and certificate.tolerance >= gain
 
 
 def test_no_certificate_when_the_time_is_over():

@@ -29,6 +29,7 @@ from torch.nn.utils import parametrize
 from whit.core.data import Data
 from whit.core.hook import Hook, Plan
 from whit.core.options import check_flag, require
+from whit.core.procedure import WeightUse
 from whit.core.technique import Technique, technique
 from whit.parts.binary_layers import (
     ACTIVATIONS,
@@ -292,9 +293,12 @@ def binarized_network(  # noqa: PLR0913 - the options of one technique, all by n
     def flips(model: nn.Module, plan: Plan) -> Hook:
         return Bop(model, plan, flip_gamma, flip_threshold)
 
+    # The gates of "real_to_binary" hold real weights.
+    every = weights and first == last == "binary" and scale != "real_to_binary"
     mover = flips if optimizer == "bop" else ClipLatentWeights
     return Technique(
         prepare_model=prepare,
         hooks=(mover,) if weights else (),
         finish_model=lambda model, data: bake(model),
+        weights=WeightUse(2 if every else None),
     )

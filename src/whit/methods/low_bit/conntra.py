@@ -24,8 +24,9 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from whit.core.options import nearest, require
+from whit.core.procedure import AfterTraining, WithoutSteps
 from whit.core.run import Run
-from whit.core.technique import AfterTraining, Technique, technique
+from whit.core.technique import Technique, technique
 from whit.errors import NotApplicable
 from whit.parts.surgery import bake
 from whit.procedures.coordinate_descent.batches import BLOCK
@@ -34,12 +35,15 @@ from whit.procedures.coordinate_descent.group_descent import GroupOptions
 from whit.procedures.coordinate_descent.network import Biases, DiscreteNetwork, Starting
 from whit.procedures.coordinate_descent.options import Sweep, SweepOptions
 from whit.procedures.coordinate_descent.rounds import descend_by_groups, descend_exactly
-from whit.procedures.coordinate_descent.stages import split_stages
+from whit.procedures.coordinate_descent.stages import (
+    BATCH_NORMS,
+    DEFAULT_GUIDED,
+    against_neighbourhood,
+)
 from whit.procedures.coordinate_descent.start import StartRule
 
 SCORERS = ("auto", "exact", "neighbourhood")
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-DEFAULT_GUIDED = 8
+INSTEAD = "conntra(start='from_model')"
 
 
 def conntra_fit(  # noqa: PLR0913 - model and data, then what the network may be, by name
@@ -127,7 +131,8 @@ def conntra(  # noqa: PLR0913 - the options of one technique, all by name
     Args:
         values: that weights may take: a name ("binary", "ternary", "powers_of_two"), a number of
             levels, the values themselves, a mapping from layers to such, "own" (those that the
-            layers of a trained model hold), or "auto" (own where a layer holds few, else ternary).
+            layers of a trained model hold, up to 256), or "auto" (own where a layer holds few, or
+            where a term before has chosen them, else ternary).
         start: "random" trains from random values; "from_model" goes on from the model that the
             terms before it in the sum have trained.
         criterion: None for the task's loss; "cross_entropy", "mse", "zero_one", "zero_one_ties".
@@ -175,8 +180,14 @@ def conntra(  # noqa: PLR0913 - the options of one technique, all by name
     network = _Network(values, scales, biases, start, skip)
     descent = _Descent(network, options, scorer, sweeps, of_the_task=criterion is None)
     if start == "from_model":
-        return Technique(train=AfterTraining(lambda run, model: descent.run(run, bake(model))))
-    return Technique(train=lambda run: descent.run(run, _new_model(run)))
+        return Technique(
+            train=AfterTraining(
+                lambda run, model: descent.run(run, bake(model)),
+                chooses_values=True,
+                keeps_values=True,
+            )
+        )
+    return Technique(train=WithoutSteps(lambda run: descent.run(run, _new_model(run)), INSTEAD))
 
 
 @dataclass(frozen=True)
@@ -238,7 +249,7 @@ class _Descent:
         )
         loop = run.loop(model, chosen.sweeps * chosen.restarts)
         network = self.network.of(model, loop.seed)
-        against = _against_neighbourhood(network, chosen, known)
+        against = against_neighbourhood(network, chosen, known)
         if self.scorer == "neighbourhood" and against:
             raise NotApplicable(f"scorer='neighbourhood' is not possible here: {against}")
         few = self.scorer == "auto" and len(run.data.train) < BLOCK
@@ -295,34 +306,6 @@ def _criterion_of(run: Run) -> Literal["cross_entropy", "mse"]:
     )
 
 
-def _against_neighbourhood(network: DiscreteNetwork, options: SweepOptions, known: str) -> str:
-    """Return why the whole-neighbourhood engine cannot do this; "" where it can."""
-    plain = SweepOptions()
-    names = ("rule", "order", "block", "batch", "pairs", "restarts", "keep")
-    named = [n for n in (*names, "nonzero_cost", "energy_cost") if _differs(options, plain, n)]
-    if options.criterion != known:
-        named.append("criterion")
-    if not named and options.guided != DEFAULT_GUIDED:
-        named.append("guided")
-    if named:
-        return f"it has no {', '.join(named)}. Use scorer='exact'."
-    try:
-        front, _ = split_stages(network)
-    except NotApplicable as reason:
-        return str(reason)
-    norms = [m for stage in front for m in stage.modules() if isinstance(m, BATCH_NORMS)]
-    if norms and options.batch_statistics:
-        return (
-            "a batch norm lies before the first layer, and at a random start it takes its "
-            "statistics from all samples. Use scorer='exact'."
-        )
-    return ""
-
-
-def _differs(options: SweepOptions, plain: SweepOptions, name: str) -> bool:
-    return bool(getattr(options, name) != getattr(plain, name))
-
-
 def _require_one_input(run: Run) -> None:
     split = run.data.train
     given = len(split.inputs) + len(split.shared)
@@ -340,7 +323,6 @@ def _new_model(run: Run) -> nn.Module:
         raise NotApplicable(
             f"'{run.technique.brief}': conntra starts from random values and has no gradient "
             "steps, so what another technique puts on weights or does at each step is lost. Write "
-            "conntra behind it, to go on from its trained model: "
-            "'... + conntra(start='from_model')'."
+            f"conntra behind it, to go on from its trained model: '... + {INSTEAD}'."
         )
     return model

@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 
 from whit.core.data import Data
 from whit.core.options import nearest, require
+from whit.core.procedure import WeightUse
 from whit.core.technique import Technique, technique
 from whit.errors import SpecError
 from whit.parts.levels import (
@@ -140,4 +141,9 @@ def finite_set_weights(
         prepare_model=prepare,
         hooks=(lambda model, plan: ClipLatentWeights(model, plan, latent_limit(model)),),
         finish_model=lambda model, data: bake(model),
+        weights=WeightUse(_levels(values) if first == last == "levels" else None),
     )
+
+
+def _levels(values: object) -> int:
+    return sum(value != 0 for value in check_values(values))

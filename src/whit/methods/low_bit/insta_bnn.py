@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 
 from whit.core.data import Data
 from whit.core.options import check_flag, nearest, require
+from whit.core.procedure import WeightUse
 from whit.core.technique import Technique, technique
 from whit.errors import NotApplicable
 from whit.parts.activation_maps import ActivationMap, activation_maps
@@ -252,4 +253,6 @@ def insta_bnn(  # noqa: PLR0913 - the options of one technique, all by name
         prepare_model=prepare,
         hooks=(ClipLatentWeights,),
         finish_model=lambda model, data: bake(model),
+        # The matrices of `plus` are real.
+        weights=WeightUse(2 if first == last == "binary" and not plus else None),
     )

@@ -288,7 +288,9 @@ def precision_batching(
             choose_bits(model, run.evaluate, lowest, bits, step=step, cutoff=cutoff)
         return model
 
-    return Technique(train=AfterTraining(refine, chooses_values=True), finish_model=shape)
+    return Technique(
+        train=AfterTraining(refine, chooses_values=True, unchanged=2), finish_model=shape
+    )
 
 
 def _is_quantised(model: nn.Module) -> bool:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from whit.core.data import Data
 from whit.core.hook import Hook, Plan
 from whit.core.options import check_flag, nearest, require
+from whit.core.procedure import AfterTraining, WeightUse, train_once
 from whit.core.run import Run
-from whit.core.technique import AfterTraining, Technique, technique, train_once
+from whit.core.technique import Technique, technique
 from whit.errors import NoEffect, NotApplicable, SpecError
 from whit.measure.meter import forward_macs
 from whit.parts.combine_members import Combine, Output
@@ -263,6 +264,7 @@ def stochastic_bitwise_ensemble(  # noqa: PLR0913 - the options of one technique
         hooks=(_clip,),
         train=AfterTraining(charge) if reestimate else train_once,
         finish_model=finish,
+        weights=WeightUse(draws=True),
     )
 
 

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from whit.core.options import is_number, nearest, require
+from whit.core.procedure import AfterTraining
 from whit.core.run import Run
-from whit.core.technique import AfterTraining, Technique, technique
+from whit.core.technique import Technique, technique
 from whit.errors import NoEffect, SpecError
-from whit.parts.level_counts import takes_few_values
+from whit.parts.level_counts import mark_chosen, takes_few_values
 from whit.parts.levels import CodeBook, nearest_level
 from whit.parts.surgery import bake, weighted_layers
 
@@ -143,18 +144,30 @@ def share_weights(
         used = weight != 0
         if takes_few_values(weight, 2**own):
             layer.weight.requires_grad_(False)  # its values and zeros are what they should be
+            mark_chosen(layer)
             continue
         book = cluster(weight[used], 2**own, start, generator)
         place = torch.where(used, nearest_level(weight, book), -1)
         layer.weight.requires_grad_(False)  # the code book is trained in its place
         parametrize.register_parametrization(layer, "weight", CodeBook(book, place))
+        mark_chosen(layer)
         shared += 1
     if not shared:
-        raise NoEffect(
-            f"weight_sharing changed nothing: no layer takes more than {2**bits} different values. "
-            "Use fewer bits, or leave it out."
-        )
+        raise _no_effect(model, bits, skip)
     return model
+
+
+def _no_effect(model: nn.Module, bits: int, skip: Sequence[str]) -> NoEffect:
+    layers = [layer for _, layer in weighted_layers(model, skip)]
+    if all(takes_few_values(layer.weight.detach(), 2) for layer in layers):
+        return NoEffect(
+            "weight_sharing changed nothing: all weights are binary or ternary already, and no "
+            "number of bits makes fewer values of them. Leave it out, or use it on real weights."
+        )
+    return NoEffect(
+        f"weight_sharing changed nothing: no layer takes more than {2**bits} different values. Use "
+        "fewer bits, or leave it out."
+    )
 
 
 def _check(bits: object, conv_bits: object, start: object) -> None:
@@ -211,5 +224,6 @@ def weight_sharing(
         )
         return bake(run.plain().fit(model, settings=settings))
 
-    after = AfterTraining(refine, chooses_values=True)
+    fewest = 2 ** min(bits, bits if conv_bits is None else conv_bits)
+    after = AfterTraining(refine, chooses_values=True, unchanged=fewest)
     return Technique(train=after, finish_model=lambda model, data: bake(model))

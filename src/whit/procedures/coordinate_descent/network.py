@@ -103,8 +103,8 @@ class DiscreteNetwork:
         Args:
             model: takes one tensor; its layers are `nn.Linear` and `nn.Conv2d`.
             values: as `parts.levels.check_values` takes them; or a mapping from paths of layers to
-                such, ternary for the others; or "own", the 2 to 16 values that each layer of a
-                trained model holds already; or "auto", the own values of layers that hold so few,
+                such, ternary for the others; or "own", the 2 to 256 values that each layer of
+                a trained model holds already; or "auto", the own values of layers that hold so few,
                 and ternary for the others.
             scales: of all layers, > 0, or by path. None: at a random start 1 / sqrt(fan in) and, in
                 the last layer, 4 / sqrt(fan in), over the largest of the values; from a model

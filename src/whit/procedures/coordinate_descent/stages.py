@@ -1,4 +1,4 @@
-"""Which networks the whole-neighbourhood scorer takes, and their parts."""
+"""Which networks and options the whole-neighbourhood scorer takes, and the networks' parts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,65 @@ from torch import Tensor, nn
 from whit.errors import NotApplicable
 from whit.procedures.coordinate_descent.channels import leaves_its_input
 from whit.procedures.coordinate_descent.network import DiscreteNetwork
+from whit.procedures.coordinate_descent.options import SweepOptions
 
 Elementwise = Callable[[Tensor], Tensor]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+DEFAULT_GUIDED = 8
+# What the fast engine does instead, by the option of the exact one.
+INSTEAD = {
+    "rule": "always takes the best moves",
+    "order": "always visits the units in random order",
+    "block": "scores the moves of a group of units against the same state",
+    "batch": "draws batches of its own, or takes all samples",
+    "pairs": "makes single moves only",
+    "restarts": "starts once",
+    "keep": "keeps the last state",
+    "nonzero_cost": "lowers the loss alone",
+    "energy_cost": "lowers the loss alone",
+}
+
+
+def against_neighbourhood(network: DiscreteNetwork, options: SweepOptions, known: str) -> str:
+    """Return why the whole-neighbourhood engine cannot do this; "" where it can.
+
+    Args:
+        network: to be trained.
+        options: asked for.
+        known: criterion that is the task's loss, "cross_entropy" or "mse".
+    """
+    reasons = _against_options(options, known)
+    if reasons:
+        # An engine that could not take the criterion either is no way out.
+        fits = options.criterion == known or (
+            known == "cross_entropy" and options.criterion != "mse"
+        )
+        return f"{reasons}. " + ("Use scorer='exact'." if fits else "Leave criterion out.")
+    try:
+        front, _ = split_stages(network)
+    except NotApplicable as reason:
+        return str(reason)
+    norms = [m for stage in front for m in stage.modules() if isinstance(m, BATCH_NORMS)]
+    if norms and options.batch_statistics:
+        return (
+            "a batch norm lies before the first layer, and at a random start it takes its "
+            "statistics from all samples. Use scorer='exact'."
+        )
+    return ""
+
+
+def _against_options(options: SweepOptions, known: str) -> str:
+    plain = SweepOptions()
+    found = [
+        f"{name}={getattr(options, name)!r}, but it {text}"
+        for name, text in INSTEAD.items()
+        if getattr(options, name) != getattr(plain, name)
+    ]
+    if options.criterion != known:
+        found.append(f"criterion={options.criterion!r}, but it always lowers the task's loss")
+    if not found and options.guided != DEFAULT_GUIDED:
+        found.append(f"guided={options.guided}, but it scores all moves of a unit")
+    return "; ".join(found)
 
 
 def split_stages(network: DiscreteNetwork) -> tuple[list[nn.Module], Elementwise]:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from whit.core.options import is_number, nearest, require
 from whit.errors import NotApplicable, SpecError
-from whit.parts.levels import check_values, eight_bits, fit_scale, nearest_level
+from whit.parts.level_counts import are_chosen
+from whit.parts.levels import MOST_VALUES, check_values, eight_bits, fit_scale, nearest_level
 from whit.procedures.coordinate_descent.finite import require_finite
+from whit.procedures.coordinate_descent.own_levels import distinct, own_levels
 from whit.procedures.coordinate_descent.treatable import Discretisable
 
 STARTS = ("random", "from_model")
@@ -22,8 +24,6 @@ SCALE_RULES = ("layer", "channel")
 # Scales: sums of +-1 grow with the root of their number; logits need room to be certain.
 HIDDEN_GAIN = 1.0
 LOGIT_GAIN = 4.0
-# Up to so many different values, a trained weight is taken for discrete already.
-MOST_OWN_LEVELS = 16
 
 
 @dataclass(frozen=True)
@@ -79,55 +79,6 @@ def projected(weight: Tensor, values: Tensor, per_channel: bool, scale: float | 
     return Start(values, index, 1.0, fitted.reshape(-1))
 
 
-def _distinct(values: Tensor) -> Tensor:
-    distinct: Tensor = values.unique()  # type: ignore[no-untyped-call]
-    return distinct
-
-
-def own_levels(weight: Tensor, path: str) -> Start:
-    """Return the few values that a weight holds already, exactly.
-
-    Each output channel may have a scale of its own, as binary layers do.
-
-    Args:
-        weight: [out, ...].
-        path: of the layer, for the message.
-
-    Raises:
-        NotApplicable: the weight holds more than 16 values, or one only.
-    """
-    start = find_own_levels(weight)
-    if start is None:
-        count = len(_distinct(weight))
-        raise NotApplicable(
-            f"values='own' asks for the values that layer '{path}' holds already, and it holds "
-            f"{count:,}; expected 2 to {MOST_OWN_LEVELS}. Give the values, such as "
-            "values='ternary', or leave the layer out with skip."
-        )
-    return start
-
-
-def find_own_levels(weight: Tensor) -> Start | None:
-    """Return the few values that a weight holds already, or None where there are not 2 to 16."""
-    weight = weight.detach().double()
-    largest = weight.abs().max()
-    if not largest > 0:
-        return None
-    whole = _distinct(weight / largest)
-    peaks = weight.abs().flatten(1).max(1).values
-    peaks = torch.where(peaks > 0, peaks, largest)
-    rows = peaks.reshape(-1, *[1] * (weight.dim() - 1))
-    per_channel = _distinct(weight / rows)
-    # Scales of channels are taken only where they explain the values with fewer levels.
-    if len(per_channel) < len(whole) and 2 <= len(per_channel) <= MOST_OWN_LEVELS:
-        index = nearest_level(weight / rows, per_channel).to(torch.uint8)
-        return Start(per_channel, index, 1.0, peaks)
-    if 2 <= len(whole) <= MOST_OWN_LEVELS:
-        index = nearest_level(weight / largest, whole).to(torch.uint8)
-        return Start(whole, index, float(largest))
-    return None
-
-
 @dataclass(frozen=True)
 class StartRule:
     """How every layer of a network starts; see `DiscreteNetwork.from_model`."""
@@ -167,10 +118,10 @@ class StartRule:
             elif not (isinstance(values, str) and values == "auto"):
                 check_values(values)
         if isinstance(self.scales, Mapping):
-            for path in self.scales:
-                self._given_scale(path)
-        elif not isinstance(self.scales, str):
-            self._given_scale("of any path")
+            for path, scale in self.scales.items():
+                _check_scale(scale, f"The scale of layer '{path}'")
+        elif self.scales is not None and not isinstance(self.scales, str):
+            _check_scale(self.scales, "scales")
         if isinstance(self.scales, str):
             require(
                 self.scales in SCALE_RULES and self.start == "from_model",
@@ -195,7 +146,7 @@ class StartRule:
         wanted = given.get(path, "ternary") if _is_mapping(given) else given
         own = None
         if isinstance(wanted, str) and wanted in ("own", "auto"):
-            own = self._own(weight, path, wanted)
+            own = None if self.start == "random" else _own(weight, path, module, wanted == "own")
             wanted = "ternary"
         start = own or self._start(weight, check_values(wanted), path, last)
         _require_representable(start, path, module.weight.dtype)
@@ -210,11 +161,6 @@ class StartRule:
             "values='own' takes the values of a trained model: it needs start='from_model'.",
         )
 
-    def _own(self, weight: Tensor, path: str, wanted: str) -> Start | None:
-        if self.start == "random":
-            return None
-        return own_levels(weight, path) if wanted == "own" else find_own_levels(weight)
-
     def _start(self, weight: Tensor, numbers: tuple[float, ...], path: str, last: bool) -> Start:
         values = torch.tensor(numbers, dtype=torch.float64)
         scale = self._given_scale(path)
@@ -227,10 +173,6 @@ class StartRule:
         given = self.scales.get(path) if isinstance(self.scales, Mapping) else self.scales
         if given is None or isinstance(given, str):
             return None
-        require(
-            is_number(given) and given > 0,
-            f"The scale of layer '{path}' was given {given!r}; expected a number above 0.",
-        )
         return float(given)
 
     def _discrete_bias(self, own: bool) -> bool:
@@ -240,6 +182,36 @@ class StartRule:
         if self.start == "random":
             return random_index(target.shape, values, self.generator)
         return nearest_level(target, values).to(torch.uint8)
+
+
+def _check_scale(given: object, name: str) -> None:
+    require(
+        is_number(given) and isinstance(given, int | float) and given > 0,
+        f"{name} was given {given!r}; expected a number above 0.",
+    )
+
+
+def _own(weight: Tensor, path: str, module: Discretisable, asked: bool) -> Start | None:
+    """Return the few values that a layer holds already; None where they are to be chosen anew."""
+    chosen = are_chosen(module)
+    found = own_levels(weight, chosen, planes=hasattr(module, "stored_as"))
+    if found is not None:
+        return Start(found.values, found.index, found.scale, found.channel_scale)
+    if asked:
+        raise NotApplicable(
+            f"values='own' asks for the few values that layer '{path}' holds already, 2 to "
+            f"{MOST_VALUES}, and its {weight.numel():,} weights hold {len(distinct(weight)):,} "
+            "different ones. Give the values, such as values='ternary', or leave the layer out "
+            "with skip."
+        )
+    if chosen:
+        raise NotApplicable(
+            f"A technique before chose the values of layer '{path}', more than the {MOST_VALUES} "
+            "among which coordinate descent can choose a weight. Let that technique use fewer bits "
+            "(precision_batching up to 7, weight_sharing up to 7), or give the values to choose "
+            "anew, such as values='ternary'."
+        )
+    return None
 
 
 def _require_representable(start: Start, path: str, dtype: torch.dtype) -> None:

@@ -97,10 +97,11 @@ class NetworkState:
             return self.propagation.forward_macs(self.inputs[:1])
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
+            floats = self.inputs.is_floating_point()
+            advice = "in the shape of its first layer" if floats else "as floats: x.float()"
             raise SpecError(
                 f"The model {type(self.network.model).__name__} cannot take inputs of "
-                f"{self.inputs.dtype} {list(self.inputs.shape)} ({reason}). Give numbers as floats "
-                "in the shape of its first layer."
+                f"{self.inputs.dtype} {list(self.inputs.shape)} ({reason}). Give them {advice}."
             ) from error
 
     @property

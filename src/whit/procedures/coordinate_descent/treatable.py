@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.utils import parametrize
 
+from whit.core.options import nearest
 from whit.errors import NotApplicable, SpecError
+from whit.parts.channel_gates import ChannelGate
+from whit.parts.instance_thresholds import InstancePReLU, InstanceTerm
 from whit.procedures.coordinate_descent.working_copy import hooks_of
 
 Discretisable = nn.Linear | nn.Conv2d
@@ -17,7 +20,11 @@ KEPT_REAL = (
     nn.LayerNorm,
     nn.GroupNorm,
     nn.PReLU,
+    InstancePReLU,
 )
+# So do these with all that they hold: small networks of their own, beside the layers.
+KEPT_WHOLE = (InstanceTerm, ChannelGate)
+ITSELF = "the model itself (skip='')"
 
 
 def treatable_layers(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, Discretisable]:
@@ -32,15 +39,13 @@ def treatable_layers(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, Di
         SpecError: a path of `skip` is no module of the model.
     """
     skip = [skip] if isinstance(skip, str) else skip
-    paths = {path for path, _ in model.named_modules()}
-    unknown = [name for name in skip if name not in paths]
-    if unknown:
-        raise SpecError(f"skip names {unknown}, which the model does not have. Known: {paths}.")
+    _require_known(model, skip)
     found: dict[str, Discretisable] = {}
     refused: dict[str, str] = {}
     seen: dict[int, str] = {}
+    whole = [path for path, m in model.named_modules() if isinstance(m, KEPT_WHOLE)]
     for path, module in model.named_modules():
-        if any(path == name or path.startswith(name + ".") for name in skip):
+        if any(path == name or path.startswith(name + ".") for name in [*skip, *whole]):
             continue
         if any(path.startswith(f"{other}.") for other in refused):
             continue
@@ -53,7 +58,7 @@ def treatable_layers(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, Di
     if refused:
         raise NotApplicable(
             "Coordinate descent cannot treat these layers: "
-            + "; ".join(f"'{path}', {reason}" for path, reason in refused.items())
+            + "; ".join(f"{_named(path)}, {reason}" for path, reason in refused.items())
             + ". Leave them as they are with skip, or use another model."
         )
     if not found:
@@ -62,6 +67,18 @@ def treatable_layers(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, Di
             + (f" beside the skipped {list(skip)}." if skip else ".")
         )
     return found
+
+
+def _named(path: str) -> str:
+    return f"'{path}'" if path else ITSELF
+
+
+def _require_known(model: nn.Module, skip: Sequence[str]) -> None:
+    paths = [path for path, _ in model.named_modules()]
+    for name in skip:
+        if name not in paths:
+            known = nearest(str(name), [path for path in paths if path])
+            raise SpecError(f"skip names '{name}', which the model does not have. {known}")
 
 
 def _reason_against(module: nn.Module, seen: dict[int, str]) -> str:
@@ -75,7 +92,7 @@ def _reason_against(module: nn.Module, seen: dict[int, str]) -> str:
     if not isinstance(module, nn.Linear | nn.Conv2d):
         return f"{kind} (it holds weights, and only nn.Linear and nn.Conv2d are treated)"
     if id(module.weight) in seen:
-        return f"{kind}, which shares its weight with '{seen[id(module.weight)]}'"
+        return f"{kind}, which shares its weight with {_named(seen[id(module.weight)])}"
     reason = _reason_against_change(module)
     return f"{kind} {reason}" if reason else ""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whit.core.options import require
 from whit.procedures.coordinate_descent.batches import Batches
-from whit.procedures.coordinate_descent.group_descent import Blocks, GroupDescent
+from whit.procedures.coordinate_descent.group_descent import NOISE, Blocks, GroupDescent
 from whit.procedures.coordinate_descent.neighbourhood import Neighbourhood
 from whit.procedures.coordinate_descent.two_layer import TwoLayer
 
@@ -111,7 +111,7 @@ class Certificate:
 
     Attributes:
         best_change: of the mean loss by the best of all moves; no less than `-tolerance`.
-        tolerance: what counts as rounding, relative to 1.
+        tolerance: what counted as rounding, in the units of the loss.
         candidates: moves that were scored exactly, in float64: all of them.
         loss: mean loss of the samples.
         seconds: that scoring all of them took.
@@ -160,7 +160,8 @@ def descend_to_optimum(
     Args:
         descent: is moved on.
         blocks: the samples, float64 (`Batches.all(torch.float64)`).
-        tolerance: a change above `-tolerance` is rounding, >= 0.
+        tolerance: a change above `-tolerance` is rounding, >= 0; at least twice what the sweeps
+            take for rounding at the loss, so that no move is left which they never make.
         seconds: give up after this time; None for never.
         clock: in seconds.
         on_sweep: called after every sweep with the descent that made it.
@@ -197,9 +198,10 @@ def descend_to_optimum(
         started = clock()
         change, count = best_change(exact.network)
         accepted = exact.tally.accepted
-        if change >= -tolerance:
+        rounding = max(tolerance, 2 * NOISE[torch.float64] * max(1.0, abs(exact.loss)))
+        if change >= -rounding:
             spent = clock() - started
-            return Certificate(change, tolerance, count, exact.loss, spent, sweeps, accepted)
+            return Certificate(change, rounding, count, exact.loss, spent, sweeps, accepted)
     return None
 
 
