@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from torch.nn import functional
 
 from whit.core.data import Batch
 from whit.core.execution import Conditions, train
+from whit.core.technique import Technique
 from whit.errors import NotApplicable, SpecError
 from whit.methods.together.mutual_learning import mutual_learning
 from whit.parts.group import Group
@@ -101,16 +103,44 @@ def test_members_come_nearer_to_one_another(own_order):
             return mutual_learning(weight=weight, own_order=own_order).train(run)
 
         task = toy_classification()
-        technique = type(mutual_learning())(train=watched)
+        technique = Technique(train=watched)
         train(task, technique, task.settings.changed(epochs=6), Conditions(seed=1))
         return found[0]
 
     assert spread(20.0) < 0.7 * spread(0.0)
 
 
+def test_a_member_under_sgd_is_a_network_alone():
+    """Same start, same samples: with weight=0 member 0 is the plain network, bit for bit."""
+    built = []
+    task = toy_classification()
+
+    def build(data, **choices):
+        built.append(task.build(data, **choices))
+        return built[-1]
+
+    settings = task.settings.changed(epochs=2, optimizer="sgd", learning_rate=0.05)
+    watched = replace(task, build=build)
+    for technique in (Technique(), mutual_learning(weight=0.0)):
+        train(watched, technique, settings, Conditions(seed=1))
+    alone, member, other = built
+    for p, q, r in zip(alone.parameters(), member.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q) and not torch.equal(p, r)
+
+
+@pytest.mark.parametrize("own_order", [False, True])
+@pytest.mark.parametrize("way", ["batched", "threads"])
+def test_members_that_run_another_way_learn_the_same(way, own_order):
+    loop = trained(members=3, own_order=own_order)
+    other = trained(members=3, own_order=own_order, way=way)
+    assert loop.run.meter.charge().train_macs == other.run.meter.charge().train_macs
+    for p, q in zip(loop.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-3, atol=1e-4)
+
+
 def test_own_order_is_charged_for_the_peers_answers():
     task = toy_classification()
-    alone = train(task, type(mutual_learning())(), task.settings.changed(epochs=1), Conditions())
+    alone = train(task, Technique(), task.settings.changed(epochs=1), Conditions())
     macs = alone.run.meter.charge().train_macs
     assert trained(epochs=1, members=2).run.meter.charge().train_macs == 2 * macs
     own = trained(epochs=1, members=2, own_order=True).run.meter.charge().train_macs
@@ -140,7 +170,7 @@ def test_the_first_of_equals_is_kept():
 @pytest.mark.parametrize(
     "options",
     [{"members": 1}, {"members": 2.0}, {"members": True}, {"weight": -1}, {"temperature": 0},
-     {"own_order": "no"}],
+     {"own_order": "no"}, {"way": "fast"}],
     ids=str,
 )  # fmt: skip
 def test_bad_options_are_refused(options):

@@ -20,11 +20,14 @@ from whit.errors import NotApplicable
 from whit.parts.group import Group
 from whit.procedures.mutual_learning import (
     MutualLearning,
+    Way,
     best_on_validation,
     check_members,
     check_temperature,
+    check_way,
     check_weight,
 )
+from whit.procedures.own_gradients import OwnGradients
 
 
 @technique
@@ -34,6 +37,7 @@ def mutual_learning(
     weight: float = 1.0,
     temperature: float = 1.0,
     own_order: bool = False,
+    way: Way = "one_by_one",
 ) -> Technique:
     """Train networks that imitate one another, and keep the best on validation.
 
@@ -45,11 +49,13 @@ def mutual_learning(
         temperature: T of both softmaxes, > 0.
         own_order: each member goes through the samples in an order of its own, and its peers are
             asked about its samples in further forward calls.
+        way: how the members run, "one_by_one", "batched", "threads" or "auto"; see `Group`.
     """
     check_members("members", members)
     check_weight("weight", weight)
     check_temperature(temperature)
     check_flag("own_order", own_order)
+    check_way(way)
 
     def train(run: Run) -> nn.Module:
         if run.task.output_axes != 1 or not run.data.class_names:
@@ -60,8 +66,11 @@ def mutual_learning(
             )
         networks = [run.build() for _ in range(members)]
         run.fit(
-            Group(networks, own_inputs=own_order),
-            hooks=(lambda group, plan: MutualLearning(group, weight, temperature),),
+            Group(networks, way=way, own_inputs=own_order),
+            hooks=(
+                lambda group, plan: OwnGradients(group),
+                lambda group, plan: MutualLearning(group, weight, temperature),
+            ),
         )
         return best_on_validation(run, networks, "Mutual learning")
 

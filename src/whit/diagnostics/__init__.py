@@ -1,0 +1,1 @@
+"""Looks at trained networks; nothing here changes one."""
