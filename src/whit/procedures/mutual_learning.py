@@ -12,7 +12,6 @@ Shapes: z [members, batch, classes].
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +19,11 @@ from torch import Tensor, nn
 from whit.core.data import Batch
 from whit.core.hook import Hook
 from whit.core.notes import Table
-from whit.core.options import is_number, nearest, require
+from whit.core.options import is_number, require
 from whit.core.run import Run
 from whit.measure.meter import undisturbed
-from whit.parts.group import WAYS, Group
+from whit.parts.group import Group
 from whit.parts.losses import distillation_loss, mutual_loss
-
-Way = Literal["one_by_one", "batched", "threads", "auto"]
 
 
 class MutualLearning(Hook):
@@ -110,18 +107,6 @@ def check_members(name: str, value: object) -> None:
         holds,
         f"{name} was given {value!r}; expected a whole number >= 2. One network has no peers to "
         "learn from: use plain() to train it alone.",
-    )
-
-
-def check_way(value: object) -> None:
-    """Raise a `SpecError` unless the value is a way in which a `Group` runs its members.
-
-    Raises:
-        SpecError: it is not.
-    """
-    require(
-        value in WAYS,
-        f"way was given {value!r}; expected one of {', '.join(WAYS)}. {nearest(str(value), WAYS)}",
     )
 
 

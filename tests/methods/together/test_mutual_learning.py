@@ -188,3 +188,11 @@ def test_tasks_without_class_scores_are_refused():
     task = toy_regression()
     with pytest.raises(NotApplicable, match="class scores"):
         train(task, mutual_learning(), task.settings, Conditions())
+
+
+def test_a_measured_way_is_noted():
+    made = trained(members=2, way="auto")
+    note = made.run.notes["How the members ran"]
+    assert [row[0] for row in note["rows"]][:1] == ["one_by_one"]
+    assert sum(row[2] for row in note["rows"]) == 1
+    assert "How the members ran" not in trained(members=2).run.notes

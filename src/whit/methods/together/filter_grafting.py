@@ -33,7 +33,7 @@ from whit.parts.grafting import DEFAULT_A, DEFAULT_C, INVALID_NORM
 from whit.parts.group import Group
 from whit.parts.norm_statistics import reestimate_norms
 from whit.procedures.grafting import DifferentRates, Graft, GraftRule, Level, Source
-from whit.procedures.mutual_learning import Way, check_way
+from whit.procedures.member_ways import Way, check_way, note_way
 from whit.procedures.own_gradients import OwnGradients
 from whit.procedures.teachers import (
     DEFAULT_TEMPERATURE,
@@ -106,8 +106,10 @@ def filter_grafting(  # noqa: PLR0913 - the options of one technique, all by nam
             watched = run.meter.training(teacher)
         networks = [run.build() for _ in range(members)]
         before = [_Look.at(network) for network in networks]
+        group = Group(networks, way=way, own_inputs=own_order)
         with watched:
-            grafts = _train(run, Group(networks, way=way, own_inputs=own_order), rule, hooks)
+            grafts = _train(run, group, rule, hooks)
+        note_way(run, group)
         if recalibrate:
             _recalibrate(run, networks)
         values = [run.evaluate(network) for network in networks]

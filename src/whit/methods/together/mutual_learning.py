@@ -18,13 +18,12 @@ from whit.core.run import Run
 from whit.core.technique import Technique, technique
 from whit.errors import NotApplicable
 from whit.parts.group import Group
+from whit.procedures.member_ways import Way, check_way, note_way
 from whit.procedures.mutual_learning import (
     MutualLearning,
-    Way,
     best_on_validation,
     check_members,
     check_temperature,
-    check_way,
     check_weight,
 )
 from whit.procedures.own_gradients import OwnGradients
@@ -65,13 +64,15 @@ def mutual_learning(
                 f"output_axes=1)."
             )
         networks = [run.build() for _ in range(members)]
+        group = Group(networks, way=way, own_inputs=own_order)
         run.fit(
-            Group(networks, way=way, own_inputs=own_order),
+            group,
             hooks=(
                 lambda group, plan: OwnGradients(group),
                 lambda group, plan: MutualLearning(group, weight, temperature),
             ),
         )
+        note_way(run, group)
         return best_on_validation(run, networks, "Mutual learning")
 
     return Technique(train=train)
