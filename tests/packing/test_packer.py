@@ -357,7 +357,7 @@ def test_report_and_save(tmp_path):
         packed.save(tmp_path)
     assert os.listdir(tmp_path) == ["model.whit"]
     same = decode_program(packed.to_bytes())
-    assert same.info["format_version"] == "2"
+    assert same.info["format_version"] == "3"
 
 
 @pytest.mark.parametrize("info", [{"labels": "x"}, {"backend": "x"}, {"seed": 3}])

@@ -313,7 +313,7 @@ def test_nothing_is_drawn_from_a_ternary_network():
     task = toy_classification()
     both = ("ternary_network()", "stochastic_bitwise_ensemble()")
     for first, second in (both, both[::-1]):
-        with pytest.raises(SpecError, match="fixed weights.*separate runs"):
+        with pytest.raises(SpecError, match="fixes the weights.*separate runs"):
             train(task, spec(f"{first} + {second}"), task.settings.changed(epochs=1), Conditions())
 
 
