@@ -1,0 +1,1 @@
+"""Pieces of a group of networks that is grown by reflection, for any training loop."""
