@@ -21,6 +21,7 @@ RESULTS = Path(__file__).parents[1] / "results"
         "fashion_mnist.jsonl",
         "cifar10.jsonl",
         "mnist_ternary.jsonl",
+        "mnist_binary_conv4.jsonl",
     ],
 )
 def test_every_row_of_schema_1_is_read(name):
