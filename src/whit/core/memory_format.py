@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-# 7 is the most that crashed in blocks of 8 floats (AVX2); AVX-512 has blocks of 16.
+# 6 is the most that crashed where oneDNN has blocks of 8 floats (AVX2); AVX-512 has blocks of 16.
 FEWEST_CHANNELS = 16
 
 
